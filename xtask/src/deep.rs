@@ -1,0 +1,75 @@
+//! `cargo xtask deep`: what is too slow, or needs too much, for every change.
+
+use clap::ValueEnum;
+
+use crate::step::{Failure, Steps};
+use crate::workspace::Workspace;
+use crate::{instructions, suite};
+
+/// Crates with `unsafe`, tested under the address sanitizer.
+const SANITIZED: [&str; 4] = ["p2p-memory", "tcpx-sys", "tcpx-core", "tcpx-soft"];
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Random cases per property; 256 is what an ordinary run has.
+const CASES: &str = "8192";
+/// Open and close rounds of the tests that look for leaks; 100 is what an ordinary run has.
+const ROUNDS: &str = "2000";
+
+/// One part of `deep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Tests of the crates with `unsafe` under the address sanitizer, leaks included
+    Sanitizer,
+    /// Random tests with many more cases, leak tests with many more rounds
+    Random,
+    /// Instructions per window cycle against the kept number
+    Instructions,
+}
+
+/// Runs the parts in `only`, or all of them where it is empty.
+///
+/// # Errors
+///
+/// The first part that fails.
+pub(crate) fn run(
+    steps: &mut Steps,
+    workspace: &Workspace,
+    only: &[Part],
+    record: bool,
+) -> Result<(), Failure> {
+    for &part in Part::value_variants() {
+        if only.is_empty() || only.contains(&part) {
+            match part {
+                Part::Sanitizer => sanitizer(steps, workspace)?,
+                Part::Random => random(steps, workspace)?,
+                Part::Instructions => instructions::step(steps, workspace, record)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sanitizer is a compiler feature that stable Rust hides behind `RUSTC_BOOTSTRAP`. Naming the target
+/// keeps build scripts and procedural macros uninstrumented; the standard library stays as shipped.
+fn sanitizer(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
+    let mut arguments = vec!["test", "--locked", "--target", TARGET, "--lib", "--tests", "--no-fail-fast"];
+    for name in SANITIZED {
+        arguments.extend(["--package", name]);
+    }
+    let mut test = workspace.cargo(&arguments);
+    test.env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Zsanitizer=address -Cdebuginfo=1")
+        .env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1")
+        .env("CARGO_TARGET_DIR", workspace.target.join("sanitizer"));
+    let mend = "read the sanitizer's report: its first frame of this workspace is where to look";
+    steps.command("sanitizer", &mut test, mend)
+}
+
+fn random(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
+    let mut test =
+        workspace.cargo(&["test", "--locked", "--workspace", "--lib", "--tests", "--no-fail-fast"]);
+    test.env("PROPTEST_CASES", CASES)
+        .env("P2P_TEST_ROUNDS", ROUNDS)
+        .env(suite::SKIPS, workspace.target.join("skipped-tests.txt"));
+    let mend = "the failing test prints its seed; make the case it shrinks to a named test";
+    steps.command("random", &mut test, mend)
+}

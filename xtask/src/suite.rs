@@ -1,0 +1,79 @@
+//! `cargo xtask test`: every test that a machine without a GPU can run.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::step::{Failure, Steps};
+use crate::workspace::{Workspace, program};
+
+/// Tests that skip themselves append `name: reason` to the file this variable names, because the test
+/// harness swallows what a passing test prints.
+pub(crate) const SKIPS: &str = "P2P_TEST_SKIPS";
+
+/// Builds the soft plugin's shared library, which a test loads into a fresh process, then runs the tests
+/// and the documentation's examples.
+///
+/// # Errors
+///
+/// A build or a test failed.
+pub(crate) fn run(steps: &mut Steps, workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    for line in left_out() {
+        println!("==> not run here: {line}");
+    }
+    steps.command(
+        "plugin",
+        &mut workspace.cargo(&["build", "--locked", "--package", "tcpx-soft"]),
+        "mend what the compiler names",
+    )?;
+    let skips = workspace.target.join("skipped-tests.txt");
+    // A list from an earlier run would be shown as this run's.
+    drop(fs::remove_file(&skips));
+    let mut test = workspace.cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    test.env(SKIPS, &skips).args(arguments);
+    let result = steps.command(
+        "test",
+        &mut test,
+        "run the named test alone: cargo xtask test <its name>; a random test prints the seed that repeats it",
+    );
+    print_skipped(&fs::read_to_string(&skips).unwrap_or_default());
+    result
+}
+
+fn print_skipped(skipped: &str) {
+    let mut lines: Vec<&str> = skipped.lines().filter(|line| !line.is_empty()).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    for line in lines {
+        println!("==> skipped by the test itself: {line}");
+    }
+}
+
+/// What this machine cannot show, each with the reason.
+fn left_out() -> Vec<String> {
+    let mut lines = vec![
+        "what needs an A3-high host (the real plugin, its GPUs and NICs); README.md, \"What needs hardware\""
+            .to_owned(),
+    ];
+    if !may_have_namespaces() {
+        lines.push(
+            "two processes in two network namespaces: this machine forbids network namespaces or lacks `ip` \
+             (iproute2)"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// Whether a network namespace can be made, by root or through a user namespace.
+fn may_have_namespaces() -> bool {
+    let tries: [&[&str]; 2] = [&["--net", "true"], &["--user", "--map-root-user", "--net", "true"]];
+    program("ip").is_some()
+        && tries.iter().any(|arguments| {
+            Command::new("unshare")
+                .args(*arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        })
+}
