@@ -65,6 +65,7 @@ pub(super) fn check(metadata: &Metadata) -> Vec<Finding> {
             continue;
         };
         findings.extend(dependencies(package, row, &ours));
+        findings.extend(lints(package));
         findings.extend(roots(package, row));
     }
     findings
@@ -81,6 +82,16 @@ fn dependencies(package: &Package, row: &Row, ours: &[&str]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A crate that does not take the workspace's lints is checked by none of them, silently.
+fn lints(package: &Package) -> Option<Finding> {
+    let text = fs::read_to_string(&package.manifest_path).unwrap_or_default();
+    let manifest: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let inherits =
+        manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
+    let missing = "has to take the workspace's lints: [lints] workspace = true";
+    (inherits != Some(true)).then(|| Finding::error("lints", package.name.as_str(), missing))
 }
 
 /// Every library and program says in its header what it never does, and forbids `unsafe` where the table

@@ -8,6 +8,7 @@ mod lexer;
 mod source;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::fmt;
 use std::path::Path;

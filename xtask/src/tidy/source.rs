@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Finding;
 use super::crates::{Unsafe, row_of};
 use super::lexer::{code_only, has_word};
+use super::variables::Variables;
 
 /// Files that decide without input or output: they get time and data from their caller. A path that
 /// ends in `/` is a folder; one without `.rs` stands for the file and for the folder of that name.
@@ -38,13 +39,17 @@ pub(super) fn check(root: &Path, crate_folders: &[String]) -> Result<Vec<Finding
     }
     files.sort();
     let mut findings = Vec::new();
+    let mut variables = Variables::default();
     for file in files {
         // What is not text holds nothing that these rules look for.
         if let Ok(text) = fs::read_to_string(&file) {
             let path = file.strip_prefix(root).unwrap_or(&file).display().to_string();
-            findings.extend(check_text(&path, &text));
+            let code = code_only(&text);
+            findings.extend(check_text(&path, &text, &code));
+            variables.look_into(&path, &text, &code);
         }
     }
+    findings.extend(variables.findings());
     Ok(findings)
 }
 
@@ -64,14 +69,13 @@ fn list(folder: &Path, deep: bool, files: &mut Vec<PathBuf>) -> Result<(), Strin
     Ok(())
 }
 
-fn check_text(path: &str, text: &str) -> Vec<Finding> {
+fn check_text(path: &str, text: &str, code: &str) -> Vec<Finding> {
     let mut findings = machine_paths(path, text);
     if !path.ends_with(".rs") {
         return findings;
     }
-    let code = code_only(text);
-    let shipped = shipped_lines(path, &code);
-    findings.extend(unsafe_code(path, &code));
+    let shipped = shipped_lines(path, code);
+    findings.extend(unsafe_code(path, code));
     findings.extend(words("unfinished", path, code.lines(), &UNFINISHED, "is left to do"));
     findings.extend(words(
         "ignored",
@@ -129,7 +133,7 @@ fn unsafe_code(path: &str, code: &str) -> Vec<Finding> {
 }
 
 /// Lines before the test module at the file's end; none of a file that is all test.
-fn shipped_lines(path: &str, code: &str) -> usize {
+pub(super) fn shipped_lines(path: &str, code: &str) -> usize {
     if path.contains("/tests/") || path.ends_with("/tests.rs") {
         return 0;
     }

@@ -16,7 +16,9 @@ impl Fixture {
         let fixture = Self(TempDir::new().expect("a folder for the fixture"));
         let names: Vec<String> = TABLE.iter().map(|row| format!("\"{}\"", row.name)).collect();
         let members = names.join(", ");
-        fixture.write("Cargo.toml", &format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n"));
+        let lints = "[workspace.lints.rust]\nmissing_docs = \"warn\"\n";
+        let workspace = format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n{lints}");
+        fixture.write("Cargo.toml", &workspace);
         for row in TABLE {
             fixture.write(&format!("{}/Cargo.toml", row.name), &manifest(row.name, ""));
             let forbid = match row.unsafe_code {
@@ -53,7 +55,9 @@ impl Fixture {
 }
 
 fn manifest(name: &str, rest: &str) -> String {
-    format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n{rest}")
+    format!(
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lints]\nworkspace = true\n{rest}"
+    )
 }
 
 /// A fixture with one more file gives exactly one finding, which begins with `expected`.
@@ -100,6 +104,12 @@ fn a_crate_outside_the_table_is_named() {
     fixture.write("newcomer/Cargo.toml", &manifest("newcomer", ""));
     fixture.write("newcomer/src/lib.rs", "//! It never does anything.\n");
     assert!(fixture.only_finding().starts_with("crates: newcomer: is not in the table"));
+}
+
+#[test]
+fn a_crate_without_the_workspace_lints_is_named() {
+    let text = manifest("tcpx-sys", "").replace("workspace = true", "rust = {}");
+    breaks("tcpx-sys/Cargo.toml", &text, "lints: tcpx-sys");
 }
 
 #[test]
@@ -211,5 +221,29 @@ fn what_is_built_is_not_read() {
     let fixture = Fixture::new();
     fixture.write("tcpx-soft/target/debug/x.rs", "fn f() { todo!() }\n");
     fixture.write("target/x.rs", "fn f() { todo!() }\n");
+    assert!(fixture.findings().is_empty());
+}
+
+#[test]
+fn a_variable_that_the_readme_does_not_describe_is_named() {
+    let text = "fn f() { lookup(\"TCPX_SOFT_NEW\") }\n";
+    breaks("tcpx-soft/src/x.rs", text, "variables: tcpx-soft/src/x.rs:1: TCPX_SOFT_NEW is not in README.md");
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_named() {
+    breaks("README.md", "| `NCCL_GONE` | 1 |\n", "variables: README.md:1: NCCL_GONE is read nowhere");
+    let in_tests = "#[cfg(test)]\nmod tests {\n fn f() { set(\"NCCL_GONE\") }\n}\n";
+    let fixture = Fixture::new();
+    fixture.write("README.md", "`NCCL_GONE`\n");
+    fixture.write("tcpx-soft/src/x.rs", in_tests);
+    assert!(fixture.only_finding().starts_with("variables: README.md:1"));
+}
+
+#[test]
+fn a_variable_that_is_read_and_described_is_tidy() {
+    let fixture = Fixture::new();
+    fixture.write("README.md", "`TCPX_SOFT_NEW=1`, all of TCPX_SOFT_\n");
+    fixture.write("tcpx-soft/src/x.rs", "fn f() { lookup(\"TCPX_SOFT_NEW\") }\n");
     assert!(fixture.findings().is_empty());
 }
