@@ -10,12 +10,13 @@ use super::variables::Variables;
 
 /// Files that decide without input or output: they get time and data from their caller. A path that
 /// ends in `/` is a folder; one without `.rs` stands for the file and for the folder of that name.
-const SANS_IO: [&str; 6] = [
+const SANS_IO: [&str; 7] = [
     "tcpx-core/src/window",
     "tcpx-core/src/unpack",
     "tcpx-core/src/config",
     "tcpx-core/src/topology",
     "tcpx-core/src/verdict",
+    "tcpx-soft/src/wire",
     "tcpx-sys/src/",
 ];
 /// What such a file must not use: clocks, sleeps, and maps whose order differs from run to run.
