@@ -244,7 +244,7 @@ fn a_variable_that_nobody_reads_is_named() {
 #[test]
 fn a_variable_that_is_read_and_described_is_tidy() {
     let fixture = Fixture::new();
-    fixture.write("README.md", "`TCPX_SOFT_NEW=1`, all of TCPX_SOFT_, `NCCL_NET_PLUGIN=x`\n");
+    fixture.write("README.md", "`TCPX_SOFT_NEW=1`, all of `TCPX_SOFT_`, `NCCL_NET_PLUGIN=x`\n");
     fixture.write("docs/X.md", "`TCPX_SOFT_OTHER`\n");
     fixture
         .write("tcpx-soft/src/x.rs", "fn f() { lookup(\"TCPX_SOFT_NEW\") + lookup(\"TCPX_SOFT_OTHER\") }\n");
