@@ -54,10 +54,8 @@ pub enum LoadError {
 /// Loading runs the library's constructors, and a symbol named `ncclNetPlugin_vN` is trusted to be a
 /// table of that version: `path` must name a net plugin the caller trusts with the process.
 pub unsafe fn load(path: &Path, wanted: &[Version]) -> Result<Plugin, LoadError> {
-    let open_error = |error: libloading::Error| LoadError::Open {
-        path: path.to_path_buf(),
-        reason: reason_of(&error),
-    };
+    let open_error =
+        |error: libloading::Error| LoadError::Open { path: path.to_path_buf(), reason: reason_of(&error) };
     // SAFETY: the caller vouches for the library's constructors.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(open_error)?;
     // A plugin's threads and tables live as long as the process.

@@ -136,8 +136,7 @@ extern "C" fn uccl_tcpx_sys_log_sink(
     // SAFETY: the only caller is the shim, whose stack buffer holds `length` initialised bytes for the
     // duration of this call.
     let text = unsafe { core::slice::from_raw_parts(text, length) };
-    let record =
-        Record { level: Level(level), subsystems: Subsystems(subsystems), function, line, text };
+    let record = Record { level: Level(level), subsystems: Subsystems(subsystems), function, line, text };
     // A panic must not unwind into the plugin; the line is lost, which is all a logger may lose.
     let _ = catch_unwind(|| (sink.take)(record));
 }

@@ -24,8 +24,7 @@ use crate::properties::{
 };
 
 /// The C-variadic logger: level, subsystem bits, function, line, format, arguments.
-pub type Logger =
-    Option<unsafe extern "C" fn(c_int, c_ulong, *const c_char, c_int, *const c_char, ...)>;
+pub type Logger = Option<unsafe extern "C" fn(c_int, c_ulong, *const c_char, c_int, *const c_char, ...)>;
 /// The profiler callback of versions 10 and 11; may be null.
 pub type Profiler =
     Option<unsafe extern "C" fn(*mut *mut c_void, c_int, *mut c_void, i64, *mut c_void) -> c_int>;
@@ -35,8 +34,7 @@ pub type InitV7 = unsafe extern "C" fn(Logger) -> c_int;
 /// `init` of version 10.
 pub type InitV10 = unsafe extern "C" fn(Logger, Profiler) -> c_int;
 /// `init` of version 11.
-pub type InitV11 =
-    unsafe extern "C" fn(*mut *mut c_void, u64, *mut CommConfig, Logger, Profiler) -> c_int;
+pub type InitV11 = unsafe extern "C" fn(*mut *mut c_void, u64, *mut CommConfig, Logger, Profiler) -> c_int;
 /// `devices`.
 pub type Devices = unsafe extern "C" fn(*mut c_int) -> c_int;
 /// `getProperties`, generic over the property struct of the version.
@@ -57,52 +55,25 @@ pub type ConnectV10 = unsafe extern "C" fn(
     *mut *mut DeviceHandle,
 ) -> c_int;
 /// `connect` of version 11: the context comes first.
-pub type ConnectV11 = unsafe extern "C" fn(
-    *mut c_void,
-    c_int,
-    *mut c_void,
-    *mut *mut c_void,
-    *mut *mut DeviceHandle,
-) -> c_int;
+pub type ConnectV11 =
+    unsafe extern "C" fn(*mut c_void, c_int, *mut c_void, *mut *mut c_void, *mut *mut DeviceHandle) -> c_int;
 /// `accept`: listen comm, receive comm, device handle.
-pub type Accept =
-    unsafe extern "C" fn(*mut c_void, *mut *mut c_void, *mut *mut DeviceHandle) -> c_int;
+pub type Accept = unsafe extern "C" fn(*mut c_void, *mut *mut c_void, *mut *mut DeviceHandle) -> c_int;
 /// `regMr` of version 7: the size is an `int`.
-pub type RegMrV7 =
-    unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, c_int, *mut *mut c_void) -> c_int;
+pub type RegMrV7 = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, c_int, *mut *mut c_void) -> c_int;
 /// `regMr` of versions 8 to 11.
-pub type RegMrV8 =
-    unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut *mut c_void) -> c_int;
+pub type RegMrV8 = unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut *mut c_void) -> c_int;
 /// `regMrDmaBuf`: comm, data, size, type, offset, file descriptor, memory handle.
-pub type RegMrDmaBuf = unsafe extern "C" fn(
-    *mut c_void,
-    *mut c_void,
-    usize,
-    c_int,
-    u64,
-    c_int,
-    *mut *mut c_void,
-) -> c_int;
+pub type RegMrDmaBuf =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, u64, c_int, *mut *mut c_void) -> c_int;
 /// `deregMr`: comm, memory handle.
 pub type DeregMr = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
 /// `isend` of versions 7 and 8: comm, data, size, tag, memory handle, request.
-pub type IsendV7 = unsafe extern "C" fn(
-    *mut c_void,
-    *mut c_void,
-    c_int,
-    c_int,
-    *mut c_void,
-    *mut *mut c_void,
-) -> c_int;
+pub type IsendV7 =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, c_int, *mut c_void, *mut *mut c_void) -> c_int;
 /// `isend` of version 9: the size is a `size_t`.
-pub type IsendV9 = unsafe extern "C" fn(
-    *mut c_void,
-    *mut c_void,
-    usize,
-    c_int,
-    *mut c_void,
-    *mut *mut c_void,
-) -> c_int;
+pub type IsendV9 =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut *mut c_void) -> c_int;
 /// `isend` of versions 10 and 11: a profiler handle before the request.
 pub type IsendV10 = unsafe extern "C" fn(
     *mut c_void,

@@ -1,0 +1,183 @@
+//! Bounce pages and scatter lists: received bytes land where they may, and a list says where they belong.
+
+use core::ffi::{c_int, c_void};
+
+use tcpx_sys::device::{
+    DEVICE_UNPACK, DeviceHandle, LoadMeta, UNPACK_MAX_ENTRIES, UNPACK_MAX_MESSAGE, UNPACK_PAGE, UNPACK_SLOTS,
+    UNPACK_VERSION, UnpackMeta, UnpackQueue,
+};
+
+use crate::failure::Failure;
+use crate::fault::Faults;
+use crate::payload::IoSlice;
+use crate::request::Request;
+
+/// Byte that poisons a returned page.
+pub(crate) const POISON: u8 = 0xDB;
+
+/// The bounce side of a receive comm.
+pub(crate) struct Bounce {
+    memory: Box<[Page]>,
+    free: Vec<u32>,
+    meta: Box<UnpackMeta>,
+    queue: Box<UnpackQueue>,
+    random: Random,
+    shuffle: bool,
+    poison: bool,
+    fragment: usize,
+}
+
+// SAFETY: the pointers in `queue` point into `meta` and `memory`, which move with it as boxes.
+unsafe impl Send for Bounce {}
+
+#[repr(C, align(4096))]
+struct Page(core::cell::UnsafeCell<[u8; UNPACK_PAGE]>);
+
+impl core::fmt::Debug for Bounce {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Bounce").field("pages", &self.memory.len()).field("free", &self.free.len()).finish()
+    }
+}
+
+impl Bounce {
+    /// Room for 16 messages of the largest size, or what the fault says.
+    pub(crate) fn new(faults: &Faults) -> Self {
+        let pages = faults.pool_pages.unwrap_or(UNPACK_SLOTS * UNPACK_MAX_MESSAGE / UNPACK_PAGE);
+        // SAFETY: all zeros is a valid page; `new_zeroed` memory is untouched until used.
+        let memory = unsafe { Box::<[Page]>::new_zeroed_slice(pages).assume_init() };
+        // SAFETY: all zeros is a valid list.
+        let mut meta = unsafe { Box::<UnpackMeta>::new_zeroed().assume_init() };
+        let base = memory.as_ptr().cast_mut().cast::<c_void>();
+        let queue = UnpackQueue { meta: &raw mut *meta, bounce_buf: base, head: u64::MAX };
+        Self {
+            memory,
+            free: (0..pages as u32).rev().collect(),
+            meta,
+            queue: Box::new(queue),
+            random: Random(faults.shuffle.unwrap_or(0)),
+            shuffle: faults.shuffle.is_some(),
+            poison: faults.poison,
+            fragment: faults.fragment_bytes.unwrap_or(UNPACK_PAGE),
+        }
+    }
+
+    /// Fills the caller's device handle.
+    pub(crate) fn describe(&mut self, handle: &mut DeviceHandle) {
+        handle.device_type = DEVICE_UNPACK;
+        handle.device_version = UNPACK_VERSION;
+        handle.handle = (&raw mut *self.queue).cast();
+        handle.size = size_of::<UnpackQueue>();
+        handle.needs_proxy_progress = c_int::from(true);
+    }
+
+    /// Gives the k-th receive its slot.
+    pub(crate) fn open_slot(&mut self, request: &mut Request) {
+        let slot = request.sequence as usize % UNPACK_SLOTS;
+        self.meta.cnt[slot] = 0;
+        request.unpack.active = 1;
+        request.unpack.index = u64::from(request.sequence);
+        request.unpack.entries = self.meta.mem[slot].as_mut_ptr();
+        request.unpack.count = &raw mut self.meta.cnt[slot];
+        request.unpack.count_cache = 0;
+        request.scattered = true;
+        // Tasks point into these lists, so they must never move while the receive runs.
+        request.pieces.reserve_exact(UNPACK_MAX_ENTRIES);
+        request.pages.reserve_exact(UNPACK_MAX_ENTRIES);
+    }
+
+    /// Reserves pages for the next `length` bytes of the message and lists them. `Ok(false)`: not enough
+    /// free pages at the moment.
+    pub(crate) fn place(&mut self, request: &mut Request, length: u32) -> Result<bool, Failure> {
+        let shortest = if self.fragment < UNPACK_PAGE { self.fragment.div_ceil(2) } else { UNPACK_PAGE };
+        if self.free.len() < (length as usize).div_ceil(shortest) {
+            return Ok(false);
+        }
+        let slot = request.sequence as usize % UNPACK_SLOTS;
+        let mut done = 0;
+        while done < length {
+            let used = request.unpack.count_cache as usize;
+            if used == UNPACK_MAX_ENTRIES {
+                return Err(Failure::rule(format!(
+                    "a message of {} bytes needs more than {UNPACK_MAX_ENTRIES} scatter entries; send at most \
+                     {UNPACK_MAX_MESSAGE} bytes in fragments of a page",
+                    request.size
+                )));
+            }
+            let fragment = self.fragment_length().min((length - done) as usize);
+            let Some(page) = self.take_page() else { return Ok(false) };
+            let inside =
+                if self.fragment < UNPACK_PAGE { self.random.below(UNPACK_PAGE - fragment + 1) } else { 0 };
+            let entry = LoadMeta {
+                src_off: page * UNPACK_PAGE as u32 + inside as u32,
+                len: fragment as u32,
+                dst_off: u64::from(request.offset + done),
+            };
+            self.meta.mem[slot][used] = entry;
+            request.unpack.count_cache += 1;
+            request.pages.push(page);
+            let at = self.memory[page as usize].0.get().cast::<c_void>().wrapping_byte_add(inside);
+            request.pieces.push(IoSlice { iov_base: at, iov_len: fragment });
+            done += fragment as u32;
+        }
+        Ok(true)
+    }
+
+    /// Publishes the list of a finished receive.
+    pub(crate) fn publish(&mut self, request: &Request) {
+        let slot = request.sequence as usize % UNPACK_SLOTS;
+        let count = request.unpack.count_cache as usize;
+        if self.shuffle {
+            for i in (1..count).rev() {
+                let j = self.random.below(i + 1);
+                self.meta.mem[slot].swap(i, j);
+            }
+        }
+        self.meta.cnt[slot] = count as u64;
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+    }
+
+    /// Takes the pages of a consumed receive back.
+    pub(crate) fn recycle(&mut self, request: &mut Request) {
+        request.unpack.active = 0;
+        for page in request.pages.drain(..) {
+            if self.poison {
+                let at = self.memory[page as usize].0.get().cast::<u8>();
+                // SAFETY: the page belongs to the pool again: no lane has a task on it, since its receive
+                // is done, and the caller gave up reading it by consuming.
+                unsafe { at.write_bytes(POISON, UNPACK_PAGE) };
+            }
+            self.free.push(page);
+        }
+    }
+
+    fn fragment_length(&mut self) -> usize {
+        match self.fragment {
+            UNPACK_PAGE => UNPACK_PAGE,
+            // At least half of it, so that the number of entries is bounded.
+            most => most - self.random.below(most / 2 + 1),
+        }
+    }
+
+    fn take_page(&mut self) -> Option<u32> {
+        let last = self.free.len().checked_sub(1)?;
+        if self.shuffle {
+            let pick = self.random.below(last + 1);
+            self.free.swap(pick, last);
+        }
+        self.free.pop()
+    }
+}
+
+/// SplitMix64: a few seeded choices for faults.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+    }
+}
