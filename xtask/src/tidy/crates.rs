@@ -36,7 +36,12 @@ pub(super) const TABLE: &[Row] = &[
         name: "tcpx-core",
         may_use: &["tcpx-sys", "p2p-memory"],
         may_test_with: &["tcpx-soft"],
-        unsafe_code: Unsafe::Only(&["tcpx-core/src/api", "tcpx-core/tests/", "tcpx-core/examples/"]),
+        unsafe_code: Unsafe::Only(&[
+            "tcpx-core/src/api",
+            "tcpx-core/src/preflight/apply.rs",
+            "tcpx-core/tests/",
+            "tcpx-core/examples/",
+        ]),
     },
     Row { name: "benches", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Nowhere },
     Row {
