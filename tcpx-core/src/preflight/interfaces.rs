@@ -54,7 +54,8 @@ fn check_control(config: &Config, tree: &Tree, findings: &mut Findings) {
             Check::ControlDeviceMissing,
             Subject::Variable(CTRL_DEV),
             format!(
-                "it matches no interface of this machine ({}), and the plugin then uses an address that was never set",
+                "it matches no interface of this machine ({}), and the plugin then uses an address that \
+                 was never set",
                 names(tree)
             ),
             "name an existing interface, or unset it",
@@ -132,9 +133,13 @@ fn check_numa(nic: &Nic, root: &Path, findings: &mut Findings) {
         findings.refuse(
             Check::NumaNode,
             Subject::File(file),
-            format!("it says {node:?}; the plugin takes anything but 0 for node 1, and crashes where there is none"),
             format!(
-                "this plugin needs NICs on NUMA node 0 or 1 (a virtual machine must show its nodes), or leave {} out of {SOCKET_IFNAME}",
+                "it says {node:?}; the plugin takes anything but 0 for node 1, and crashes where there \
+                 is none"
+            ),
+            format!(
+                "this plugin needs NICs on NUMA node 0 or 1 (a virtual machine must show its nodes), or \
+                 leave {} out of {SOCKET_IFNAME}",
                 nic.name
             ),
         );
@@ -168,7 +173,8 @@ fn check_cpu_list(node: &str, root: &Path, findings: &mut Findings) {
     let ranges = entries.iter().take_while(|entry| CpuRange::parse(entry).is_some()).count();
     if ranges == 0 {
         let consequence = format!(
-            "it says {cores:?}, in which the plugin finds no range of cores, and divides by zero in its workers"
+            "it says {cores:?}, in which the plugin finds no range of cores, and divides by zero in its \
+             workers"
         );
         findings.refuse(Check::CpuList, Subject::File(file), consequence, mend);
     } else if ranges > MAX_RANGES {

@@ -35,17 +35,22 @@ pub(super) fn check(config: &Config, tree: &Tree, root: &Path, findings: &mut Fi
             Check::PrefixTooLong,
             Subject::Variable(UNIX_CLIENT_PREFIX),
             format!(
-                "{} makes socket paths of {longest} bytes, and a socket address holds {SOCKET_PATH_BYTES}: rxdm is never reached",
+                "{} makes socket paths of {longest} bytes, and a socket address holds {SOCKET_PATH_BYTES}: \
+                 rxdm is never reached",
                 prefix.display()
             ),
-            format!("let rxdm listen in a folder with a path of {} bytes at most", SOCKET_PATH_BYTES - (longest - prefix.as_os_str().len())),
+            format!(
+                "let rxdm listen in a folder with a path of {} bytes at most",
+                SOCKET_PATH_BYTES - (longest - prefix.as_os_str().len())
+            ),
         );
     } else if !below(root, &prefix).is_dir() {
         findings.refuse(
             Check::PrefixMissing,
             Subject::Variable(UNIX_CLIENT_PREFIX),
             format!("folder {} does not exist: without rxdm every accept fails", prefix.display()),
-            "start rxdm (the receive datapath manager) and mount the folder of its sockets into this container",
+            "start rxdm (the receive datapath manager) and mount the folder of its sockets into this \
+             container",
         );
     } else {
         check_sockets(config, tree, &prefix, root, findings);

@@ -39,7 +39,10 @@ fn check_chunks(config: &Config, findings: &mut Findings) {
         findings.refuse(
             Check::MessageTooLarge,
             Subject::Variable("UCCL_TCPX_CHUNK_BYTES"),
-            format!("{message} bytes need more pages than the plugin can list for a message, and it ends the process"),
+            format!(
+                "{message} bytes need more pages than the plugin can list for a message, and it ends \
+                 the process"
+            ),
             format!("set it to {MAX_MESSAGE} at most; 524288 is usual"),
         );
     }
@@ -48,7 +51,8 @@ fn check_chunks(config: &Config, findings: &mut Findings) {
         findings.assign(
             "NCCL_DYNAMIC_CHUNK_SIZE",
             message.to_string(),
-            "unset, the plugin sends chunks of 0 bytes and no transfer finishes; the size of our messages keeps each in one chunk",
+            "unset, the plugin sends chunks of 0 bytes and no transfer finishes; the size of our messages \
+             keeps each in one chunk",
         );
     } else if plugin_chunk.value.get() == 0 {
         findings.refuse(
@@ -62,7 +66,8 @@ fn check_chunks(config: &Config, findings: &mut Findings) {
             Check::MessageAbovePluginChunk,
             Subject::Variable("NCCL_DYNAMIC_CHUNK_SIZE"),
             format!(
-                "{} bytes are less than a message of {message}; a message in several chunks leaks bounce pages until receives stall",
+                "{} bytes are less than a message of {message}; a message in several chunks leaks bounce \
+                 pages until receives stall",
                 plugin_chunk.value.get()
             ),
             format!("unset it, set it to {message} or more, or lower UCCL_TCPX_CHUNK_BYTES"),
@@ -82,7 +87,8 @@ fn check_buffer(config: &Config, findings: &mut Findings) {
             Check::BufferTooSmall,
             Subject::Variable("NCCL_BUFFSIZE"),
             format!(
-                "{} bytes are less than the receive window of {window} (UCCL_TCPX_MAX_RECV_INFLIGHT x UCCL_TCPX_CHUNK_BYTES); receives timed out in the field",
+                "{} bytes are less than the receive window of {window} (UCCL_TCPX_MAX_RECV_INFLIGHT x \
+                 UCCL_TCPX_CHUNK_BYTES); receives timed out in the field",
                 buffer.get()
             ),
             format!("unset it, or set it to {window} or more"),
@@ -102,7 +108,8 @@ fn check_buffer(config: &Config, findings: &mut Findings) {
     if config.scheduler.value == Scheduler::Katy {
         findings.note(
             Subject::Variable("NCCL_GPUDIRECTTCPX_SCHED_ALG"),
-            "KATY may put two chunks of a message on one socket; it is safe only because each message is one chunk",
+            "KATY may put two chunks of a message on one socket; it is safe only because each message is \
+             one chunk",
         );
     }
 }
@@ -122,7 +129,8 @@ fn check_sockets(config: &Config, findings: &mut Findings) {
         findings.note(
             Subject::Variable("NCCL_NSOCKS_PERTHREAD"),
             format!(
-                "{per_thread} sockets for each of {threads} workers are more than the {MAX_SOCKETS} a comm can have; the plugin uses {used}"
+                "{per_thread} sockets for each of {threads} workers are more than the {MAX_SOCKETS} a comm \
+                 can have; the plugin uses {used}"
             ),
         );
     }
@@ -137,14 +145,16 @@ fn check_sockets(config: &Config, findings: &mut Findings) {
     if config.recv_sync.value {
         findings.note(
             Subject::Variable("NCCL_GPUDIRECTTCPX_RECV_SYNC"),
-            "1 at one end only hangs (sender) or fills the control socket (receiver) without an error: set it at every peer or at none",
+            "1 at one end only hangs (sender) or fills the control socket (receiver) without an error: set \
+             it at every peer or at none",
         );
     }
     if config.socket_family.value == Some(AddressFamily::V6) {
         findings.refuse(
             Check::AddressFamily,
             Subject::Variable("NCCL_GPUDIRECTTCPX_SOCKET_FAMILY"),
-            "flow rules hold IPv4 addresses only, so data over IPv6 misses the GPU's queue and the plugin ends the process",
+            "flow rules hold IPv4 addresses only, so data over IPv6 misses the GPU's queue and the plugin \
+             ends the process",
             "unset it, or set it to AF_INET",
         );
     }

@@ -204,11 +204,18 @@ fn rotate(gpus: &mut BTreeMap<GpuIndex, Result<Vec<Assigned>, MapError>>) {
     }
 }
 
-/// Of some positions in the tree's list of devices, those with the fastest link.
+/// Of some positions in the tree's list of devices, those with the fastest link, without virtual
+/// functions whose physical function is there too: they share one link.
 fn fastest(tree: &Tree, positions: &[usize]) -> Vec<usize> {
-    let speed = |at: usize| tree.devices()[at].speed_mbps;
+    let nic = |at: usize| &tree.devices()[at];
+    let speed = |at: usize| nic(at).speed_mbps;
     let top = positions.iter().map(|&at| speed(at)).max().flatten();
-    positions.iter().copied().filter(|&at| speed(at) == top).collect()
+    let fast: Vec<_> = positions.iter().copied().filter(|&at| speed(at) == top).collect();
+    let shares_link = |at: usize| {
+        let physical = nic(at).physical_function;
+        physical.is_some() && fast.iter().any(|&other| nic(other).address() == physical)
+    };
+    fast.iter().copied().filter(|&at| !shares_link(at)).collect()
 }
 
 /// The devices that are left to choose from.

@@ -41,6 +41,8 @@ pub struct Nic {
     pub speed_mbps: Option<u32>,
     /// What it is.
     pub role: NicRole,
+    /// The function that a virtual function belongs to and shares its link with.
+    pub physical_function: Option<PciAddress>,
     /// Whether the kernel says that its link is down.
     pub is_down: bool,
     /// The kernel's interface number, which gives the order in which interfaces are listed.
@@ -121,6 +123,7 @@ impl Tree {
                     name: name.to_owned(),
                     role: if path.is_some() { NicRole::Physical } else { NicRole::Virtual },
                     paths: path.into_iter().collect(),
+                    physical_function: None,
                     speed_mbps,
                     is_down: false,
                     ifindex: u32::MAX,
@@ -159,6 +162,11 @@ impl Tree {
 }
 
 impl Nic {
+    /// Address of its PCI function; the first one of a bond.
+    pub fn address(&self) -> Option<PciAddress> {
+        self.paths.first().map(PciPath::address)
+    }
+
     /// How far the NIC lies from a device: the farthest of its places, because traffic may take any.
     pub fn class(&self, path: &PciPath) -> Class {
         self.paths.iter().map(|mine| mine.class(path)).max().unwrap_or(Class::Sys)
@@ -194,6 +202,7 @@ fn interface(folder: &Path) -> Option<Nic> {
     if !folder.is_dir() {
         return None;
     }
+    let physical_function = place(&folder.join("device/physfn")).map(|path| path.address());
     let master = folder.join("master");
     let (role, paths) = if master.join("bonding").is_dir() || master.join("bridge").is_dir() {
         (NicRole::Member, place(&folder.join("device")).into_iter().collect())
@@ -202,13 +211,14 @@ fn interface(folder: &Path) -> Option<Nic> {
     } else {
         match place(&folder.join("device")) {
             None => (NicRole::Virtual, Vec::new()),
-            Some(path) if folder.join("device/physfn").exists() => (NicRole::VirtualFunction, vec![path]),
+            Some(path) if physical_function.is_some() => (NicRole::VirtualFunction, vec![path]),
             Some(path) => (NicRole::Physical, vec![path]),
         }
     };
     Some(Nic {
         name,
         paths,
+        physical_function,
         speed_mbps: text(&folder.join("speed"))
             .and_then(|speed| speed.parse().ok())
             .filter(|&speed| speed > 0),
@@ -247,12 +257,4 @@ fn hexadecimal(file: &Path) -> Option<u32> {
 
 fn text(file: &Path) -> Option<String> {
     fs::read_to_string(file).ok().map(|text| text.trim().to_owned())
-}
-
-/// Address of the first place of a NIC, for messages.
-impl Nic {
-    /// Address of its PCI function; the first one of a bond.
-    pub fn address(&self) -> Option<PciAddress> {
-        self.paths.first().map(PciPath::address)
-    }
 }
