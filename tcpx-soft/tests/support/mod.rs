@@ -1,5 +1,6 @@
 //! A caller of any table version, in the raw words of the interface.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part")]
+#![allow(clippy::multiple_unsafe_ops_per_block, reason = "one call in the signature of each version")]
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
