@@ -1,5 +1,7 @@
 //! The map of GPUs and channels to NICs on recorded machines and on random ones.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "fixtures/materialise.rs"]
 mod materialise;
 

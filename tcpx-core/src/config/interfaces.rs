@@ -135,5 +135,6 @@ pub(super) fn is_interface_name(name: &str) -> bool {
 
 /// Whether `name` can be a device of a plugin, which may be named by its address.
 fn is_device_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains([',', ';', '*']) && !name.contains(char::is_whitespace)
+    let is_plain = !name.contains([',', ';', '*']) && !name.contains(char::is_whitespace);
+    !name.is_empty() && !name.starts_with('-') && is_plain
 }
