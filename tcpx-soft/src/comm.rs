@@ -301,8 +301,13 @@ impl Comm {
             n => format!("{n} threads of its own"),
         };
         let congestion = self.sockets.first().map(|socket| crate::dial::congestion(socket.fd.as_fd()));
+        let chunk = match self.runtime.settings.chunk_bytes {
+            Some(bytes) if self.peer.soft => format!("chunks of {bytes} bytes"),
+            None if self.peer.soft => "chunks by message size".to_owned(),
+            _ => "one chunk per socket".to_owned(),
+        };
         format!(
-            "{direction} {} ({kind}, {place}): {} data sockets on {lanes}, {}",
+            "{direction} {} ({kind}, {place}): {} data sockets on {lanes}, {chunk}, {}",
             self.peer.address,
             self.sockets.len(),
             congestion.flatten().unwrap_or_else(|| "unknown congestion control".to_owned()),

@@ -7,7 +7,8 @@
 //! **Waiters.** A waiter is a file descriptor that becomes readable when a comm attached to it may have
 //! moved. One thread owns a waiter, and the comms attached to it are tested by that thread. To sleep
 //! without losing a wake-up: `waiter_arm`, then one more round of `test` over all attached comms, and
-//! only if nothing moved, `poll(2)` on the descriptor. A comm leaves its waiter when it is closed.
+//! only if nothing moved, `poll(2)` on the descriptor. A comm is attached once and leaves its waiter when
+//! it is closed.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::{offset_of, size_of};
@@ -37,7 +38,7 @@ pub struct ExtensionV1 {
     pub max_slices: usize,
     /// Makes a waiter and says which descriptor to sleep on. The descriptor belongs to the waiter.
     pub waiter_open: Option<unsafe extern "C" fn(waiter: *mut *mut c_void, fd: *mut c_int) -> c_int>,
-    /// Attaches a send or receive comm; a comm has at most one waiter, the last one attached to.
+    /// Attaches a send or receive comm that has no waiter yet.
     pub waiter_attach: Option<unsafe extern "C" fn(waiter: *mut c_void, comm: *mut c_void) -> c_int>,
     /// Forgets what was signalled so far and asks for the next signal.
     pub waiter_arm: Option<unsafe extern "C" fn(waiter: *mut c_void) -> c_int>,
@@ -52,7 +53,8 @@ pub struct ExtensionV1 {
             request: *mut *mut c_void,
         ) -> c_int,
     >,
-    /// `irecv` of one message into `n` slices.
+    /// `irecv` of one message into `n` slices. Refused by a device of type UNPACK, whose scatter list says
+    /// where bytes belong.
     pub irecv_slices: Option<
         unsafe extern "C" fn(
             comm: *mut c_void,
