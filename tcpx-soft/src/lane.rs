@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -163,12 +164,9 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Starts a lane. `always` pins it for good, `when_local` only while it serves a peer of this machine.
-    pub(crate) fn start(
-        name: String,
-        always: Option<CpuSet>,
-        when_local: Option<CpuSet>,
-    ) -> io::Result<Arc<Self>> {
+    /// Starts a lane on `cores`, whatever the starting thread is pinned to; `when_local` narrows that while
+    /// it serves a peer of this machine.
+    pub(crate) fn start(name: String, cores: CpuSet, when_local: Option<CpuSet>) -> io::Result<Arc<Self>> {
         let lane = Arc::new(Self {
             inbox: AtomicPtr::new(ptr::null_mut()),
             sleeping: AtomicBool::new(false),
@@ -187,13 +185,13 @@ impl Lane {
             armed: 0,
             pieces: Vec::with_capacity(IO_SLICES),
             locals: 0,
-            everywhere: rustix::thread::sched_getaffinity(None).ok(),
+            cores,
             when_local,
         };
         std::thread::Builder::new().name(name).spawn(move || {
-            if let Some(cores) = always {
-                pin(Some(&cores));
-            }
+            // Signals are the program's; its handlers must not run on a thread it does not know.
+            let _ = SigSet::all().thread_block();
+            pin(&worker.cores);
             worker.run();
         })?;
         Ok(lane)
@@ -256,11 +254,9 @@ pub(crate) fn leave(sockets: &[Arc<DataSocket>]) -> bool {
     true
 }
 
-fn pin(cores: Option<&CpuSet>) {
+fn pin(cores: &CpuSet) {
     // Placement is a matter of speed only; a machine that forbids it still works.
-    if let Some(cores) = cores {
-        let _ = sched_setaffinity(None, cores);
-    }
+    let _ = sched_setaffinity(None, cores);
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -290,7 +286,7 @@ struct Worker {
     armed: usize,
     pieces: Vec<IoSlice>,
     locals: usize,
-    everywhere: Option<CpuSet>,
+    cores: CpuSet,
     when_local: Option<CpuSet>,
 }
 
@@ -349,8 +345,8 @@ impl Worker {
     fn attach(&mut self, socket: Arc<DataSocket>) -> usize {
         if socket.local {
             self.locals += 1;
-            if self.locals == 1 {
-                pin(self.when_local.as_ref());
+            if let (1, Some(near)) = (self.locals, &self.when_local) {
+                pin(near);
             }
         }
         let free = self.entries.iter().position(Option::is_none);
@@ -384,7 +380,7 @@ impl Worker {
                 if socket.local {
                     self.locals -= 1;
                     if self.locals == 0 && self.when_local.is_some() {
-                        pin(self.everywhere.as_ref());
+                        pin(&self.cores);
                     }
                 }
             }

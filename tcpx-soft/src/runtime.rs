@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::process::getpid;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::failure::Failure;
@@ -84,7 +85,7 @@ impl Runtime {
             Direction::Receive => &self.settings.recv_bindings,
         };
         if let Some(threading) = self.settings.threading {
-            let cores = self.bound(bindings, nic);
+            let cores = self.bound(bindings, nic).unwrap_or_else(|| set(&self.cores));
             let start = |i| Lane::start(format!("tcpx-comm-{i}"), cores, None);
             let lanes = (0..threading.threads).map(start).collect::<io::Result<_>>()?;
             return Ok(Lanes { lanes, own: true });
@@ -93,7 +94,8 @@ impl Runtime {
         let mut shared = lock(&LANES);
         while shared.len() < count {
             let index = shared.len();
-            shared.push(Lane::start(format!("tcpx-lane-{index}"), None, self.core_of_lane(index))?);
+            let name = format!("tcpx-lane-{index}");
+            shared.push(Lane::start(name, set(&self.cores), self.core_of_lane(index))?);
         }
         Ok(Lanes { lanes: shared[..count].to_vec(), own: false })
     }
@@ -122,8 +124,9 @@ fn set(cores: &[usize]) -> CpuSet {
     set
 }
 
+/// Cores of the process: those of its first thread, since the calling one may be pinned.
 fn allowed_cores() -> Vec<usize> {
-    match sched_getaffinity(None) {
+    match sched_getaffinity(Some(getpid())) {
         Ok(set) => (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
         Err(_) => vec![0],
     }
