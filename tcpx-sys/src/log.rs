@@ -91,7 +91,10 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 ///
 /// Returns the sink if another one was set before.
 pub fn install(sink: Sink) -> Result<(), Sink> {
-    SINK.set(sink)
+    SINK.set(sink)?;
+    // SAFETY: both functions have the types that the shim declares and live as long as the process.
+    unsafe { uccl_tcpx_sys_log_to(wanted, take) };
+    Ok(())
 }
 
 /// The function to hand to a plugin's `init`: thread-safe and never null.
@@ -99,7 +102,11 @@ pub fn logger() -> Logger {
     Some(uccl_tcpx_sys_log)
 }
 
+type Wanted = extern "C" fn(c_int, c_ulong) -> c_int;
+type Take = extern "C" fn(c_int, c_ulong, *const c_char, c_int, *const u8, usize);
+
 unsafe extern "C" {
+    fn uccl_tcpx_sys_log_to(wanted: Wanted, take: Take);
     fn uccl_tcpx_sys_log(
         level: c_int,
         subsystems: c_ulong,
@@ -110,15 +117,13 @@ unsafe extern "C" {
     );
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn uccl_tcpx_sys_log_gate(level: c_int, subsystems: c_ulong) -> c_int {
+extern "C" fn wanted(level: c_int, subsystems: c_ulong) -> c_int {
     let Some(sink) = SINK.get() else { return 0 };
     let wants = catch_unwind(|| (sink.wants)(Level(level), Subsystems(subsystems)));
     c_int::from(wants.unwrap_or(false))
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn uccl_tcpx_sys_log_sink(
+extern "C" fn take(
     level: c_int,
     subsystems: c_ulong,
     function: *const c_char,
@@ -139,4 +144,48 @@ extern "C" fn uccl_tcpx_sys_log_sink(
     let record = Record { level: Level(level), subsystems: Subsystems(subsystems), function, line, text };
     // A panic must not unwind into the plugin; the line is lost, which is all a logger may lose.
     let _ = catch_unwind(|| (sink.take)(record));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+
+    fn wants(level: Level, _: Subsystems) -> bool {
+        assert!(level != Level::ABORT, "a gate that panics");
+        level <= Level::WARN
+    }
+
+    fn keep(record: Record<'_>) {
+        let text = String::from_utf8_lossy(record.text).into_owned();
+        assert!(!text.contains("panic"), "a sink that panics");
+        LINES.lock().unwrap().push((record.level, text));
+    }
+
+    #[test]
+    fn lines_are_formatted_only_when_wanted_and_panics_stay_inside() {
+        let log = |level: Level, format: &CStr, value: c_int| {
+            // SAFETY: each format takes at most one int.
+            unsafe { uccl_tcpx_sys_log(level.0, 0x10, c"here".as_ptr(), 7, format.as_ptr(), value) };
+        };
+        log(Level::WARN, c"before there is a sink %d", 1);
+        install(Sink { wants, take: keep }).unwrap();
+        assert!(install(Sink { wants, take: keep }).is_err());
+        log(Level::WARN, c"number %d", 42);
+        log(Level::INFO, c"not wanted %d", 1);
+        log(Level::ABORT, c"the gate panics %d", 1);
+        log(Level::WARN, c"the sink has a panic %d", 1);
+        log(Level::WARN, c"%02000d and cut here: not seen", 9);
+        let long =
+            c"%01990d then the end of what fits in a line of two thousand and forty-seven bytes, cut here";
+        log(Level::WARN, long, 9);
+        // SAFETY: a null format is what a broken plugin might pass.
+        unsafe { uccl_tcpx_sys_log(2, 0, std::ptr::null(), 0, std::ptr::null()) };
+        let lines = LINES.lock().unwrap();
+        assert_eq!(lines[0], (Level::WARN, "number 42".to_owned()));
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2].1.len(), 2047, "cut at the shim's buffer");
+    }
 }
