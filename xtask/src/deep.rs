@@ -8,6 +8,8 @@ use crate::{instructions, suite};
 
 /// Crates with `unsafe`, tested under the address sanitizer.
 const SANITIZED: [&str; 4] = ["p2p-memory", "tcpx-sys", "tcpx-core", "tcpx-soft"];
+/// A test asks for more memory than there is and expects to be refused.
+const SANITIZER_OPTIONS: &str = "detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Random cases per property; 256 is what an ordinary run has.
 const CASES: &str = "8192";
@@ -58,7 +60,7 @@ fn sanitizer(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
     let mut test = workspace.cargo(&arguments);
     test.env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address -Cdebuginfo=1")
-        .env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1")
+        .env("ASAN_OPTIONS", SANITIZER_OPTIONS)
         .env("CARGO_TARGET_DIR", workspace.target.join("sanitizer"));
     let mend = "read the sanitizer's report: its first frame of this workspace is where to look";
     steps.command("sanitizer", &mut test, mend)
