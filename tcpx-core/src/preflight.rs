@@ -14,6 +14,7 @@ mod apply;
 mod file;
 mod findings;
 mod interfaces;
+mod process;
 mod rxdm;
 #[cfg(test)]
 mod tests;
@@ -64,7 +65,8 @@ pub fn check(config: &Config, nature: Nature, root: &Path) -> Findings {
     match nature {
         Nature::Soft | Nature::Other => {}
         Nature::Tcpx => {
-            values::check(config, &mut findings);
+            values::check(config, root, &mut findings);
+            process::check(root, &mut findings);
             match Tree::read(root) {
                 Ok(tree) => {
                     interfaces::check(config, &tree, root, &mut findings);

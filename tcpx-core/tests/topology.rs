@@ -257,6 +257,20 @@ fn a_bond_stands_for_its_members_and_a_virtual_function_shares_its_card() {
 }
 
 #[test]
+fn a_bond_is_as_far_as_its_farthest_member() {
+    let tree = recorded("a3-high.tree");
+    let member = |name: &str| tree.interface(name).unwrap().paths[0].clone();
+    let bond = |first: &str, second: &str| {
+        let paths = vec![member(first), member(second)];
+        Nic { paths, role: NicRole::Bond, ..tree.interface("eth0").unwrap().clone() }
+    };
+    let gpu = &tree.gpus()[0].path;
+    assert_eq!((bond("eth1", "eth3").class(gpu), bond("eth3", "eth1").class(gpu)), (Class::Sys, Class::Sys));
+    assert_eq!((bond("eth1", "eth2").class(gpu), bond("eth1", "eth1").class(gpu)), (Class::Node, Class::Pix));
+    assert!(!bond("eth1", "eth2").shares_root(gpu) && bond("eth1", "eth1").shares_root(gpu));
+}
+
+#[test]
 fn link_speed_decides_between_equals() {
     let tree = recorded("two-nic-server.tree");
     let listed =

@@ -323,6 +323,15 @@ fn the_table_prints_as_a_document() {
 }
 
 #[test]
+fn the_document_of_the_repository_holds_the_table() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/VARIABLES.md");
+    let document = std::fs::read_to_string(&file).unwrap();
+    for line in documentation().lines() {
+        assert!(document.lines().any(|known| known == line), "missing in {}:\n{line}", file.display());
+    }
+}
+
+#[test]
 fn this_process_has_an_environment() {
     assert_eq!(ProcessEnvironment.variable("PATH"), std::env::var_os("PATH"));
     assert_eq!(ProcessEnvironment.names().len(), std::env::vars_os().count());

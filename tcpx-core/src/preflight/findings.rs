@@ -105,7 +105,7 @@ pub enum Check {
     PrefixMissing,
     /// Sockets of rxdm are missing.
     RxdmSockets,
-    /// Statistics are to be written, to no folder: null is written to.
+    /// Statistics are to be written where no folder is: the process ends.
     TelemetryPath,
     /// NCCL's buffer is smaller than the receive window.
     BufferTooSmall,
@@ -119,6 +119,8 @@ pub enum Check {
     NoDriver,
     /// There is no NVIDIA GPU.
     NoGpu,
+    /// A peer that goes away ends this process, because it does not ignore SIGPIPE.
+    BrokenPipe,
     /// Sysfs cannot be read.
     TreeUnreadable,
 }

@@ -35,6 +35,7 @@ fn good_root() -> Root {
         "proc/mounts",
         "overlay / overlay rw,relatime 0 0\n/dev/sda8 /var/lib/tcpx ext4 rw,nosuid,nodev,noexec,relatime 0 0\n",
     );
+    root.write("proc/self/status", "SigIgn:\t0000000000001000\nSigCgt:\t0000000000000440\n");
     root.write(PLUGIN, "a plugin");
     let buses = ["04", "05", "0a", "0b", "84", "85", "8a", "8b"];
     let per_gpu = buses
@@ -140,11 +141,36 @@ fn the_last_value_that_works_is_taken() {
     }
     let threads = [("NCCL_SOCKET_NTHREADS", "8"), ("NCCL_NSOCKS_PERTHREAD", "1")];
     assert_eq!(findings(&root, &threads), Findings::default());
-    let telemetry = [
-        ("NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORT_STATS_TO_FILE", "1"),
-        ("NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORTER_PATH", "tmp"),
-    ];
-    assert_eq!(findings(&root, &telemetry), Findings::default());
+}
+
+#[test]
+fn statistics_need_their_folder() {
+    let root = good_root();
+    let path = "NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORTER_PATH";
+    for value in ["var/stats", "/var/stats"] {
+        let export = [("NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORT_STATS_TO_FILE", "1"), (path, value)];
+        refused(&root, &export, Check::TelemetryPath, path);
+        fs::create_dir_all(root.at("var/stats")).unwrap();
+        assert_eq!(findings(&root, &export), Findings::default());
+        fs::remove_dir(root.at("var/stats")).unwrap();
+        assert_eq!(findings(&root, &[(path, value)]), Findings::default(), "nothing is written");
+    }
+}
+
+#[test]
+fn a_process_that_ends_on_a_broken_pipe_is_refused() {
+    let root = good_root();
+    let status = |ignored: &str, caught: &str| {
+        root.write("proc/self/status", &format!("Name:\tx\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"));
+    };
+    status("0000000000000000", "0000000180000440");
+    refused(&root, &[], Check::BrokenPipe, "/proc/self/status");
+    status("0000000000000800", "0000000000002000");
+    refused(&root, &[], Check::BrokenPipe, "/proc/self/status");
+    status("0000000000000000", "0000000180001440");
+    assert_eq!(findings(&root, &[]), Findings::default());
+    fs::remove_file(root.at("proc/self/status")).unwrap();
+    assert_eq!(findings(&root, &[]), Findings::default());
 }
 
 #[test]
@@ -224,6 +250,43 @@ fn rxdm_in_the_default_folder_is_left_there() {
     fs::rename(root.at(PREFIX), root.at("/tmp")).unwrap();
     let found = findings(&root, &[("NCCL_GPUDIRECTTCPX_UNIX_CLIENT_PREFIX", "")]);
     assert_eq!(found, Findings::default());
+}
+
+#[test]
+fn rxdm_in_both_folders_is_used_in_the_default_one() {
+    let root = good_root();
+    for name in fs::read_dir(root.at(PREFIX)).unwrap() {
+        socket(&root, &format!("/tmp/{}", name.unwrap().file_name().to_str().unwrap()));
+    }
+    let found = findings(&root, &[("NCCL_GPUDIRECTTCPX_UNIX_CLIENT_PREFIX", "")]);
+    assert_eq!(found, Findings::default());
+}
+
+#[test]
+fn left_to_itself_the_plugin_takes_neither_lo_nor_docker() {
+    let found = findings(&good_root(), &[("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", "")]);
+    assert_eq!(found, Findings::default());
+}
+
+#[test]
+fn members_of_a_bond_carry_no_address_and_are_not_judged() {
+    let root = Root::recorded("two-nic-server.tree");
+    let numa_refusals = |nic: &str| {
+        root.write(&format!("sys/class/net/{nic}/device/numa_node"), "-1\n");
+        let found = findings(&root, &[("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", "en,bond")]).refusals;
+        found.iter().filter(|refusal| refusal.check == Check::NumaNode).count()
+    };
+    assert_eq!(numa_refusals("ens1f0"), 0);
+    assert_eq!(numa_refusals("ens2f0"), 1);
+}
+
+#[test]
+fn infiniband_names_come_first_in_the_plugins_own_choice() {
+    let root = good_root();
+    root.write("sys/devices/virtual/net/ib0/ifindex", "9\n");
+    std::os::unix::fs::symlink("../../devices/virtual/net/ib0", root.at("sys/class/net/ib0")).unwrap();
+    let variable = "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME";
+    refused(&root, &[(variable, "")], Check::NoPciNic, variable);
 }
 
 #[test]

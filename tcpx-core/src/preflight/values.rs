@@ -1,7 +1,10 @@
-//! Checks on settings alone.
+//! Checks on settings, nearly all of them without a look at the machine.
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
+use super::file::below;
 use super::{Check, Findings, Subject};
 use crate::config::{AddressFamily, Config, Scheduler, Setting};
 
@@ -14,10 +17,11 @@ const FLOW_STEERING_WAIT_MICROS: u64 = 50_000;
 /// Largest message that a scatter list of the plugin can describe, in bytes.
 const MAX_MESSAGE: u64 = tcpx_sys::device::UNPACK_MAX_MESSAGE as u64;
 
-pub(super) fn check(config: &Config, findings: &mut Findings) {
+pub(super) fn check(config: &Config, root: &Path, findings: &mut Findings) {
     check_chunks(config, findings);
     check_sockets(config, findings);
     check_switches(config, findings);
+    check_telemetry(config, root, findings);
     if !config.flow_steering_wait_micros.is_from_user() {
         findings.assign(
             "NCCL_GPUDIRECTTCPX_PROGRAM_FLOW_STEERING_WAIT_MICROS",
@@ -201,12 +205,30 @@ fn check_switches(config: &Config, findings: &mut Findings) {
         "NCCL_GPUDIRECTTCPX_CUDA_USE_PRIMARY_CTX",
         "with 0 the plugin makes a CUDA context of its own, in which our memory is unknown",
     );
-    if config.telemetry_export.value && config.telemetry_path.value.is_none() {
-        findings.refuse(
+}
+
+/// Where statistics are written: the plugin puts a slash before the path and lists that folder.
+fn check_telemetry(config: &Config, root: &Path, findings: &mut Findings) {
+    if !config.telemetry_export.value {
+        return;
+    }
+    match &config.telemetry_path.value {
+        None => findings.refuse(
             Check::TelemetryPath,
             Subject::Variable("NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORT_STATS_TO_FILE"),
             "without a folder the plugin writes to a null address and crashes",
             "set NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORTER_PATH to a folder, or unset it",
-        );
+        ),
+        Some(path) => {
+            let folder = Path::new("/").join(path);
+            if !below(root, &folder).is_dir() {
+                findings.refuse(
+                    Check::TelemetryPath,
+                    Subject::Variable("NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORTER_PATH"),
+                    format!("folder {} does not exist, and the plugin ends the process", folder.display()),
+                    "make the folder, or unset NCCL_GPUDIRECTTCPX_TELEMETRY_EXPORT_STATS_TO_FILE",
+                );
+            }
+        }
     }
 }
