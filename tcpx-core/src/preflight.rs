@@ -6,7 +6,7 @@
 //! for what the user left unset). [`check_file`] looks at a plugin's file before it is loaded.
 //!
 //! The module decides nothing by itself: [`Findings::refused`] turns refusals into an error, and
-//! [`apply`] writes the assignments into the environment. Nothing here opens a device or a socket.
+//! [`apply()`] writes the assignments into the environment. Nothing here opens a device or a socket.
 
 #![deny(unsafe_code)]
 

@@ -42,6 +42,12 @@ pub(super) fn check(config: &Config, tree: &Tree, root: &Path, findings: &mut Fi
     for nic in &nics {
         check_nic(nic, root, findings);
     }
+    if config.socket_ifname.is_from_user() {
+        for nic in nics.iter().filter(|nic| nic.address().is_none()) {
+            let text = format!("{} is not on the PCI bus; GPU memory cannot be registered with it", nic.name);
+            findings.note(Subject::Variable(SOCKET_IFNAME), text);
+        }
+    }
     check_bindings("NCCL_GPUDIRECTTCPX_TX_BINDINGS", config.tx_bindings.value.as_ref(), &nics, findings);
     check_bindings("NCCL_GPUDIRECTTCPX_RX_BINDINGS", config.rx_bindings.value.as_ref(), &nics, findings);
 }
@@ -90,13 +96,7 @@ fn data_nics<'a>(config: &Config, tree: &'a Tree) -> Vec<&'a Nic> {
 }
 
 fn check_nic(nic: &Nic, root: &Path, findings: &mut Findings) {
-    let Some(address) = nic.address() else {
-        findings.note(
-            Subject::Variable(SOCKET_IFNAME),
-            format!("{} is not on the PCI bus; GPU memory cannot be registered with it", nic.name),
-        );
-        return;
-    };
+    let Some(address) = nic.address() else { return };
     if address.domain != 0 {
         findings.refuse(
             Check::PciDomain,
