@@ -1,0 +1,287 @@
+//! The plugin: found, checked, initialised once per process, and asked for its devices.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tcpx_sys::{Code, Version};
+
+use crate::api::{Calls, TableCalls, listening::Listener, max_message_of, process, table_name};
+use crate::config::Config;
+use crate::device::Device;
+use crate::error::{Call, Error, Misuse};
+use crate::establish::{Connecting, Handle, Listening};
+use crate::gate::Gate;
+use crate::preflight::{self, Nature};
+use crate::{log, verdict};
+
+/// Where a plugin comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A shared library. It is trusted with the whole process, like any library linked to the program.
+    File(PathBuf),
+    /// A table that is linked in, such as the soft plugin's.
+    Static(tcpx_sys::Plugin),
+}
+
+/// A plugin that is initialised. It stays loaded, and initialised, until the process ends.
+pub struct Plugin {
+    loaded: Arc<Loaded>,
+    accept_retry: bool,
+    connect_timeout: Duration,
+    send_window: usize,
+    recv_window: usize,
+}
+
+/// What is done once per process and table.
+struct Loaded {
+    /// Address of the table, by which it is found again.
+    table: usize,
+    calls: Arc<dyn Calls>,
+    gate: Arc<Gate>,
+    name: String,
+    version: Version,
+    nature: Nature,
+    devices: Vec<Device>,
+}
+
+/// A table that was initialised, and how that ended. A second `init` of the same table is never made.
+enum Initialised {
+    Well(Arc<Loaded>),
+    Badly { table: usize, code: Code },
+}
+
+static INITIALISED: Mutex<Vec<Initialised>> = Mutex::new(Vec::new());
+
+impl Plugin {
+    /// Loads a plugin, checks settings and machine for everything known to crash or hang it, sets the safe
+    /// values that the user left unset, and initialises it.
+    ///
+    /// A plugin is initialised once per process: opening it again gives the same plugin with the windows
+    /// and deadlines of `config`; its log and environment stay as the first one set them.
+    ///
+    /// Call it at the start of the process: where the plugin needs variables that are unset they are set
+    /// here, which no other C code may read or write meanwhile. A broken pipe is ignored from here on unless
+    /// the program handles `SIGPIPE` itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Preflight`] names each variable or file and its mend; [`Error::Load`],
+    /// [`Error::MissingEntry`], [`Error::Init`] and [`Error::Devices`] name the plugin.
+    pub fn open(source: Source, config: &Config) -> Result<Arc<Self>, Error> {
+        Self::open_below(source, config, Path::new("/"))
+    }
+
+    /// As [`open`](Self::open), with the folder under which `proc` and `sys` are found.
+    pub(crate) fn open_below(source: Source, config: &Config, root: &Path) -> Result<Arc<Self>, Error> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let (plugin, path) = match source {
+            Source::File(path) => {
+                preflight::check_file(&path, root).refused()?;
+                (process::load(&path)?, Some(path))
+            }
+            Source::Static(plugin) => (plugin, None),
+        };
+        let mut initialised = INITIALISED.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = address_of(&plugin.table);
+        let known = initialised.iter().find(|known| known.table() == table);
+        let loaded = match known {
+            Some(Initialised::Well(loaded)) => loaded.clone(),
+            Some(&Initialised::Badly { code, .. }) => return Err(init_error(plugin_name(&plugin), code)),
+            None => {
+                let loaded = Loaded::start(plugin, path.as_deref(), config, root, &mut initialised)?;
+                let loaded = Arc::new(loaded);
+                initialised.push(Initialised::Well(loaded.clone()));
+                loaded
+            }
+        };
+        Ok(Arc::new(Self::with(loaded, config)))
+    }
+
+    fn with(loaded: Arc<Loaded>, config: &Config) -> Self {
+        Self {
+            loaded,
+            accept_retry: config.accept_retry.value,
+            connect_timeout: Duration::from_secs(config.connect_timeout_seconds.value.get()),
+            send_window: config.max_send_inflight.value.get().into(),
+            recv_window: config.max_recv_inflight.value.get().into(),
+        }
+    }
+
+    /// The name in its table.
+    pub fn name(&self) -> &str {
+        &self.loaded.name
+    }
+
+    /// The version of its table.
+    pub fn version(&self) -> Version {
+        self.loaded.version
+    }
+
+    /// What it is, as far as the preflight cares.
+    pub fn nature(&self) -> Nature {
+        self.loaded.nature
+    }
+
+    /// Its devices, as it reports them.
+    pub fn devices(&self) -> &[Device] {
+        &self.loaded.devices
+    }
+
+    /// Slices one message may have: 1, unless the plugin has the extension.
+    pub fn max_slices(&self) -> usize {
+        self.loaded.calls.max_slices()
+    }
+
+    /// Sends in flight per comm, as configured.
+    pub const fn send_window(&self) -> usize {
+        self.send_window
+    }
+
+    /// Receives posted and not yet released per comm, as configured.
+    pub const fn recv_window(&self) -> usize {
+        self.recv_window
+    }
+
+    /// How long a connect or accept may take, as configured.
+    pub const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Listens on a device for one connection, until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NoDevice`], or [`Error::Establish`].
+    pub fn listen(self: &Arc<Self>, device: usize, deadline: Instant) -> Result<(Handle, Listening), Error> {
+        let found = self.device(device)?;
+        let Loaded { calls, gate, nature, .. } = &*self.loaded;
+        let closes_any_time = *nature == Nature::Soft;
+        let (handle, listener) = Listener::open(calls.clone(), device as i32, gate, closes_any_time)
+            .map_err(|code| Error::Establish { call: Call::Listen, device: found.name, code, hint: "" })?;
+        Ok((Handle::new(handle), Listening::new(listener, self.clone(), device, deadline)))
+    }
+
+    /// Connects a device to a peer's listener, until `deadline`. Nothing is sent before the first poll.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NoDevice`].
+    pub fn connect(
+        self: &Arc<Self>,
+        device: usize,
+        handle: &Handle,
+        deadline: Instant,
+    ) -> Result<Connecting, Error> {
+        self.device(device)?;
+        Ok(Connecting::new(self.clone(), device, *handle, deadline))
+    }
+
+    fn device(&self, index: usize) -> Result<&Device, Misuse> {
+        let devices = self.devices();
+        devices.get(index).ok_or(Misuse::NoDevice { index, count: devices.len() })
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<dyn Calls> {
+        &self.loaded.calls
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.loaded.gate
+    }
+
+    pub(crate) const fn accept_retry(&self) -> bool {
+        self.accept_retry
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.loaded.name)
+            .field("version", &self.loaded.version)
+            .field("devices", &self.loaded.devices.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    fn start(
+        plugin: tcpx_sys::Plugin,
+        path: Option<&Path>,
+        config: &Config,
+        root: &Path,
+        initialised: &mut Vec<Initialised>,
+    ) -> Result<Self, Error> {
+        let (name, version) = (plugin_name(&plugin), plugin.table.version());
+        let table = address_of(&plugin.table);
+        let nature = Nature::of(&name, path, plugin.extension.is_some());
+        let findings = preflight::check(config, nature, root);
+        for note in &findings.notes {
+            tracing::warn!("{note}");
+        }
+        process::apply(&findings)?;
+        let calls = TableCalls::new(plugin).map_err(|missing| Error::MissingEntry {
+            plugin: name.clone(),
+            version,
+            entry: missing.0,
+        })?;
+        let calls: Arc<dyn Calls> = Arc::new(calls);
+        if process::ignore_broken_pipes() {
+            tracing::debug!("SIGPIPE is ignored from here on, because a net plugin raises it");
+        }
+        log::install(config);
+        let code = calls.init();
+        if !code.is_success() {
+            initialised.push(Initialised::Badly { table, code });
+            return Err(init_error(name, code));
+        }
+        let devices = devices(&*calls, &name, version)?;
+        Ok(Self { table, calls, gate: Arc::default(), name, version, nature, devices })
+    }
+}
+
+impl Initialised {
+    fn table(&self) -> usize {
+        match self {
+            Self::Well(loaded) => loaded.table,
+            &Self::Badly { table, .. } => table,
+        }
+    }
+}
+
+fn init_error(plugin: String, code: Code) -> Error {
+    Error::Init { plugin, code, hint: verdict::init_hint(code) }
+}
+
+fn plugin_name(plugin: &tcpx_sys::Plugin) -> String {
+    table_name(&plugin.table).unwrap_or_else(|| "without a name".to_owned())
+}
+
+fn address_of(table: &tcpx_sys::Table) -> usize {
+    use tcpx_sys::Table;
+    match *table {
+        Table::V7(t) => std::ptr::from_ref(t).addr(),
+        Table::V8(t) => std::ptr::from_ref(t).addr(),
+        Table::V9(t) => std::ptr::from_ref(t).addr(),
+        Table::V10(t) => std::ptr::from_ref(t).addr(),
+        Table::V11(t) => std::ptr::from_ref(t).addr(),
+    }
+}
+
+/// Asks for every device and its properties.
+fn devices(calls: &dyn Calls, plugin: &str, version: Version) -> Result<Vec<Device>, Error> {
+    let error = |call, index, code| Error::Devices { plugin: plugin.to_owned(), call, index, code };
+    let (code, count) = calls.devices();
+    let count = usize::try_from(count).ok().filter(|_| code.is_success());
+    let count = count.ok_or_else(|| error(Call::Devices, None, code))?;
+    (0..count)
+        .map(|index| {
+            let (code, reported) = calls.properties(index as i32);
+            let reported = reported.ok_or_else(|| error(Call::GetProperties, Some(index), code))?;
+            Ok(Device::new(index, reported, max_message_of(version)))
+        })
+        .collect()
+}
