@@ -1,17 +1,13 @@
 //! The I/O threads. A lane moves the bytes of the data sockets given to it and sleeps in the kernel when
 //! it can move none.
 //!
-//! **Ownership.** A data socket belongs to one lane for life. Its `busy` flag says whether the lane knows
-//! that it has work: the testing thread, after queueing a task, sets it and, if it was clear, pushes the
-//! socket on the lane's inbox (a stack of linked sockets that the lane takes whole). The lane clears it
-//! only when the queue is empty, and looks once more afterwards. `sleeping` is the same handshake for
-//! the lane itself. Leaving is control plane: a locked list, answered by an acknowledgement, after which
+//! **Ownership.** A data socket belongs to one lane for life; [`handoff`](crate::handoff) says how the lane
+//! hears of its work. Leaving is control plane: a locked list, answered by an acknowledgement, after which
 //! the lane touches neither the socket nor any memory of its comm.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +16,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::handoff::{Inbox, Link, Linked};
 use crate::payload::{self, IO_SLICES, IoSlice, Moved};
 use crate::task::{Span, Task, TaskQueue};
 use crate::waiter::Waiter;
@@ -109,8 +106,7 @@ pub(crate) struct DataSocket {
     local: bool,
     shared: Arc<CommShared>,
     lane: Arc<Lane>,
-    busy: AtomicBool,
-    next: AtomicPtr<Self>,
+    link: Link<Self>,
     /// The lane's own: position among its sockets.
     key: AtomicUsize,
 }
@@ -134,8 +130,7 @@ impl DataSocket {
             local,
             shared: shared.clone(),
             lane: lane.clone(),
-            busy: AtomicBool::new(false),
-            next: AtomicPtr::new(ptr::null_mut()),
+            link: Link::new(),
             key: AtomicUsize::new(NOT_ATTACHED),
         })
     }
@@ -145,18 +140,23 @@ impl DataSocket {
         if !self.queue.push(task) {
             return false;
         }
-        if !self.busy.swap(true, Ordering::SeqCst) {
-            self.lane.push(self.clone());
+        if self.lane.inbox.announce(self) {
+            self.lane.rouse();
         }
         true
+    }
+}
+
+impl Linked for DataSocket {
+    fn link(&self) -> &Link<Self> {
+        &self.link
     }
 }
 
 /// One I/O thread's shared face.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    inbox: AtomicPtr<DataSocket>,
-    sleeping: AtomicBool,
+    inbox: Inbox<DataSocket>,
     wake: OwnedFd,
     leavers: Mutex<Vec<Arc<DataSocket>>>,
     leaving: AtomicBool,
@@ -168,8 +168,7 @@ impl Lane {
     /// it serves a peer of this machine.
     pub(crate) fn start(name: String, cores: CpuSet, when_local: Option<CpuSet>) -> io::Result<Arc<Self>> {
         let lane = Arc::new(Self {
-            inbox: AtomicPtr::new(ptr::null_mut()),
-            sleeping: AtomicBool::new(false),
+            inbox: Inbox::new(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             leavers: Mutex::new(Vec::new()),
             leaving: AtomicBool::new(false),
@@ -197,25 +196,8 @@ impl Lane {
         Ok(lane)
     }
 
-    fn push(&self, socket: Arc<DataSocket>) {
-        let node = Arc::into_raw(socket).cast_mut();
-        let mut top = self.inbox.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: `node` comes from `Arc::into_raw`, and only the thread that set `busy` links it.
-            let socket = unsafe { &*node };
-            socket.next.store(top, Ordering::Relaxed);
-            match self.inbox.compare_exchange_weak(top, node, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
-        if self.sleeping.swap(false, Ordering::SeqCst) {
-            self.rouse();
-        }
-    }
-
+    /// Wakes the thread wherever it is: awake, it finds the counter at its next look.
     fn rouse(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
         // A full counter means that it is awake already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
@@ -303,15 +285,10 @@ impl Worker {
                 return;
             }
             let sleep = self.runnable.is_empty();
-            if sleep {
-                self.lane.sleeping.store(true, Ordering::SeqCst);
-                let news = !self.lane.inbox.load(Ordering::SeqCst).is_null()
-                    || self.lane.leaving.load(Ordering::SeqCst)
-                    || self.lane.stop.load(Ordering::SeqCst);
-                if news {
-                    self.lane.sleeping.store(false, Ordering::SeqCst);
-                    continue;
-                }
+            let lane = &self.lane;
+            let told = || lane.leaving.load(Ordering::SeqCst) || lane.stop.load(Ordering::SeqCst);
+            if sleep && !lane.inbox.fall_asleep(told) {
+                continue;
             }
             if sleep || self.armed > 0 {
                 self.wait(sleep);
@@ -324,11 +301,8 @@ impl Worker {
     }
 
     fn take_inbox(&mut self) {
-        let mut node = self.lane.inbox.swap(ptr::null_mut(), Ordering::SeqCst);
-        while !node.is_null() {
-            // SAFETY: every node in the inbox comes from `Arc::into_raw` in `push`, once per push.
-            let socket = unsafe { Arc::from_raw(node) };
-            node = socket.next.load(Ordering::Relaxed);
+        let lane = self.lane.clone();
+        lane.inbox.drain(|socket| {
             let mut key = socket.key.load(Ordering::Relaxed);
             if key == NOT_ATTACHED {
                 key = self.attach(socket);
@@ -339,7 +313,7 @@ impl Worker {
                 entry.state = State::Runnable;
                 self.runnable.push(key);
             }
-        }
+        });
     }
 
     fn attach(&mut self, socket: Arc<DataSocket>) -> usize {
@@ -397,7 +371,7 @@ impl Worker {
         let timeout = if sleep { None } else { Some(&NO_WAIT) };
         let found = epoll::wait(&self.epoll, &mut events, timeout);
         if sleep {
-            self.lane.sleeping.store(false, Ordering::SeqCst);
+            self.lane.inbox.wake_up();
         }
         let Ok((found, _)) = found else { return };
         for event in found {
@@ -419,9 +393,7 @@ impl Worker {
         let Some(Some(entry)) = self.entries.get_mut(key) else { return };
         let Some(task) = entry.socket.queue.front() else {
             entry.state = State::Idle;
-            entry.socket.busy.store(false, Ordering::SeqCst);
-            // A task queued before the flag was cleared was not announced.
-            if entry.socket.queue.front().is_some() && !entry.socket.busy.swap(true, Ordering::SeqCst) {
+            if entry.socket.link.release(|| entry.socket.queue.front().is_some()) {
                 entry.state = State::Runnable;
                 self.runnable.push(key);
             }

@@ -174,7 +174,7 @@ impl Comm {
             }
             Announced::Chunk { socket, size, last, .. } => {
                 if self.sockets[socket].queue.len() == TASKS {
-                    self.shared.wants_room.store(true, Ordering::SeqCst);
+                    self.shared.wants_room.swap(true, Ordering::AcqRel);
                     // A lane may have made room before it could see the flag.
                     if self.sockets[socket].queue.len() == TASKS {
                         return Ok(Step::Stuck);
@@ -222,9 +222,11 @@ impl Comm {
         Ok(Step::Moved)
     }
 
-    /// Reads control bytes.
+    /// Reads control bytes. In strict mode it reads on, as the real plugin does, and so finds the end of the
+    /// stream together with the last announcements.
     fn fill(&mut self) -> Result<Step, Failure> {
         let fd = self.control.as_raw_fd();
+        let strict = self.runtime.settings.strict;
         let side = self.receiver()?;
         if side.ended {
             return Ok(Step::Stuck);
@@ -234,21 +236,25 @@ impl Comm {
             side.end -= side.start;
             side.start = 0;
         }
-        let space = &mut side.buffer[side.end..];
-        // SAFETY: `space` is writable for its length.
-        let moved = unsafe { payload::receive(fd, space.as_mut_ptr(), space.len()) };
-        match moved {
-            Moved::Bytes(n) => {
-                side.end += n;
-                Ok(Step::Moved)
+        let had = side.end;
+        while side.end < side.buffer.len() {
+            let space = &mut side.buffer[side.end..];
+            // SAFETY: `space` is writable for its length.
+            let moved = unsafe { payload::receive(fd, space.as_mut_ptr(), space.len()) };
+            match moved {
+                Moved::Bytes(n) => side.end += n,
+                Moved::Blocked => break,
+                Moved::Closed | Moved::Failed(_) => {
+                    side.ended = true;
+                    side.end_is_news = true;
+                    break;
+                }
             }
-            Moved::Blocked => Ok(Step::Stuck),
-            Moved::Closed | Moved::Failed(_) => {
-                side.ended = true;
-                side.end_is_news = true;
-                Ok(Step::Stuck)
+            if !strict {
+                break;
             }
         }
+        Ok(if side.end > had { Step::Moved } else { Step::Stuck })
     }
 
     /// In strict mode the end of the control stream is told while any receive waits for an announcement,
