@@ -200,7 +200,13 @@ impl Attempt {
                 let Some(state) = word.read(control)? else {
                     return Ok(Step::Wait(Stage::State(held, word)));
                 };
-                match i32::from_le_bytes(state) {
+                let state = i32::from_le_bytes(state);
+                if state != STATE_OK {
+                    // A real acceptor reads this side's state whatever its own was. One that is gone by now
+                    // is noticed at the next word.
+                    let _ = dial::put(control, &STATE_OK.to_le_bytes());
+                }
+                match state {
                     STATE_OK => self.answer(held, runtime),
                     STATE_FAILED => Ok(Step::Refused),
                     _ => {
