@@ -1,6 +1,7 @@
 //! The sending side: messages are cut into chunks, chunks go to lanes, control messages announce them.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tcpx_sys::Code;
 
 use crate::comm::{Comm, Side};
 use crate::failure::Failure;
+use crate::lane::DataSocket;
 use crate::payload::{self, Moved};
 use crate::request::Ring;
 use crate::task::{Span, TASKS, Task};
@@ -38,6 +40,8 @@ pub(crate) struct SendSide {
     /// Bytes given to each data socket.
     dispatched: Vec<u64>,
     next_socket: usize,
+    /// Sockets that carry a chunk of the message being cut, where one socket may carry only one.
+    used: u8,
     credits: u64,
     credit_bytes: u64,
     looks: u32,
@@ -54,6 +58,7 @@ impl SendSide {
             written: 0,
             dispatched: vec![0; sockets],
             next_socket: if sockets > 1 { 1 } else { 0 },
+            used: 0,
             credits: 0,
             credit_bytes: 0,
             looks: 0,
@@ -142,9 +147,13 @@ impl Comm {
             let chunk = self.chunk(size);
             while self.ring.at(sequence).offset < size {
                 let Some(socket) = self.pick_socket()? else {
-                    self.shared.wants_room.store(true, Ordering::SeqCst);
+                    self.shared.wants_room.swap(true, Ordering::AcqRel);
                     // A lane may have made room before it could see the flag.
-                    if self.sockets.iter().all(|socket| socket.queue.len() == TASKS) {
+                    let used = self.sender()?.used;
+                    let waits = |(i, socket): (usize, &Arc<DataSocket>)| {
+                        used & (1 << i) != 0 || socket.queue.len() == TASKS
+                    };
+                    if self.sockets.iter().enumerate().all(waits) {
                         return Ok(false);
                     }
                     continue;
@@ -167,6 +176,9 @@ impl Comm {
                 debug_assert!(queued, "the socket had room and only this thread fills it");
                 let side = self.sender()?;
                 side.dispatched[socket] += u64::from(length);
+                if !soft {
+                    side.used |= 1 << socket;
+                }
                 side.put(
                     &Control {
                         kind: Control::NORMAL,
@@ -179,7 +191,9 @@ impl Comm {
                 );
             }
         }
-        let made = self.sender()?.made;
+        let side = self.sender()?;
+        side.used = 0;
+        let made = side.made;
         self.ring.at(sequence).control_end = made;
         self.shared.remaining[position].0.fetch_sub(1, Ordering::AcqRel);
         Ok(true)
@@ -226,17 +240,23 @@ impl Comm {
         }
     }
 
-    /// The socket with the least to do among those with room.
+    /// The socket with the least to do among those with room. Towards a real peer no socket carries two
+    /// chunks of a message, unless there are more chunks than sockets (an oversize sender, a fault).
     fn pick_socket(&mut self) -> Result<Option<usize>, Failure> {
         let n = self.sockets.len();
-        let side = match &self.side {
+        let side = match &mut self.side {
             Side::Send(side) => side,
             Side::Receive(_) => return Err(Failure::rule("a send on a receive comm")),
         };
-        let start = side.next_socket;
+        if side.used.count_ones() as usize == n {
+            side.used = 0;
+        }
+        let (start, used) = (side.next_socket, side.used);
         let backlog = |&i: &usize| side.dispatched[i] - self.sockets[i].carried.load(Ordering::Relaxed);
         let order = (0..n).map(|i| (start + i) % n);
-        let best = order.filter(|&i| self.sockets[i].queue.len() < TASKS).min_by_key(backlog);
+        let best = order
+            .filter(|&i| used & (1 << i) == 0 && self.sockets[i].queue.len() < TASKS)
+            .min_by_key(backlog);
         if let Some(socket) = best {
             self.sender()?.next_socket = (socket + 1) % n;
         }
