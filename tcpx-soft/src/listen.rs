@@ -13,6 +13,7 @@ use crate::dial::{self, Record};
 use crate::failure::Failure;
 use crate::interface;
 use crate::lane::Direction;
+use crate::log;
 use crate::runtime::{Runtime, cookie};
 use crate::wire::{Announcement, Handle, Hello, MAX_SOCKETS, STATE_FAILED, STATE_OK, STATE_SOFT};
 
@@ -276,25 +277,31 @@ impl Listener {
         Ok(Progress::Established(established(control, data, peer)))
     }
 
-    /// Collects the data sockets of a real peer, in the order of its index words.
+    /// Collects the data sockets of a real peer, in the order of its index words. One that says "give up" or
+    /// drops a socket three times ends the accept, as agreed; one that breaks the handshake is a stranger.
     fn collect_real(&mut self, mut stage: Box<RealStage>, now: Instant) -> Result<Progress, Failure> {
-        let lost = |peer: Peer, error: io::Error| {
-            Failure::system(format!("handshake with the connecting peer {}", peer.address), error)
-        };
         if now >= stage.until {
-            return Err(lost(stage.peer, io::ErrorKind::TimedOut.into()));
+            return self.drop_peer(&stage, &io::ErrorKind::TimedOut.into());
         }
         if stage.current.is_none() {
             let system = |error| Failure::system("accepting on the data port", error);
             let Some((socket, _)) = dial::accept(&self.data).map_err(system)? else {
+                if dial::hung_up(&stage.control) {
+                    return self.drop_peer(&stage, &io::ErrorKind::UnexpectedEof.into());
+                }
                 self.stage = Stage::Real(stage);
                 return Ok(Progress::Waiting);
             };
-            let peer = stage.peer;
-            dial::put(&stage.control, &STATE_OK.to_le_bytes()).map_err(|error| lost(peer, error))?;
+            if let Err(error) = dial::put(&stage.control, &STATE_OK.to_le_bytes()) {
+                return self.drop_peer(&stage, &error);
+            }
             stage.current = Some(socket);
         }
-        match stage.read_words(self.sockets).map_err(|error| lost(stage.peer, error))? {
+        let words = match stage.read_words(self.sockets) {
+            Ok(words) => words,
+            Err(error) => return self.drop_peer(&stage, &error),
+        };
+        match words {
             Words::Wait => {
                 self.stage = Stage::Real(stage);
                 Ok(Progress::Waiting)
@@ -311,7 +318,12 @@ impl Listener {
                 self.stage = Stage::Real(stage);
                 Ok(Progress::Advanced)
             }
-            Words::Failed(why) => Err(Failure::rule(format!("peer {}: {why}", stage.peer.address))),
+            Words::GaveUp => Err(Failure::rule(format!("peer {} gave up", stage.peer.address))),
+            Words::Broken(index) => {
+                let sockets = self.sockets;
+                let why = format!("it named data socket {index} of {sockets}, out of range or twice");
+                self.drop_peer(&stage, &io::Error::other(why))
+            }
             Words::Index(index) => {
                 stage.data[index] = stage.current.take();
                 stage.attempts = 0;
@@ -323,6 +335,21 @@ impl Listener {
                 Ok(Progress::Advanced)
             }
         }
+    }
+
+    /// Drops a peer that broke off or broke the handshake, with what it left in the queue of the data port,
+    /// and looks for another.
+    fn drop_peer(&mut self, stage: &RealStage, why: &io::Error) -> Result<Progress, Failure> {
+        let peer = stage.peer.address;
+        log::warn(&format!("accept: handshake with {peer}: {why}; waiting for another peer"));
+        for _ in 0..=MAX_SOCKETS {
+            match dial::accept(&self.data) {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.stage = Stage::Control(Vec::new());
+        Ok(Progress::Waiting)
     }
 }
 
@@ -342,7 +369,8 @@ enum Words {
     Wait,
     Again,
     Index(usize),
-    Failed(String),
+    Broken(i32),
+    GaveUp,
 }
 
 impl RealStage {
@@ -373,19 +401,14 @@ impl RealStage {
             let Some(state) = self.state.read(&self.control)? else { return Ok(Words::Wait) };
             match i32::from_le_bytes(state) {
                 STATE_OK => self.accepted_state = true,
-                STATE_FAILED => return Ok(Words::Failed("it gave up".to_owned())),
+                STATE_FAILED => return Ok(Words::GaveUp),
                 _ => return Ok(Words::Again),
             }
         }
         let Some(index) = self.index.read(&self.control)? else { return Ok(Words::Wait) };
         let index = i32::from_le_bytes(index);
         let free = usize::try_from(index).ok().filter(|&i| i < sockets && self.data[i].is_none());
-        Ok(match free {
-            Some(index) => Words::Index(index),
-            None => {
-                Words::Failed(format!("it named data socket {index} of {sockets}, out of range or twice"))
-            }
-        })
+        Ok(free.map_or(Words::Broken(index), Words::Index))
     }
 }
 
