@@ -1,6 +1,11 @@
 //! A caller of any table version, in the raw words of the interface.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "one call in the signature of each version")]
+#![allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "test code")]
+
+pub mod child;
+pub mod drive;
+pub mod peer;
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
