@@ -137,7 +137,7 @@ impl Channel {
     ///
     /// [`Misuse::Window`]; the comm is closed then.
     pub fn sending(comm: SendComm, window: usize) -> Result<Self, Error> {
-        Ok(Self::new(Requests::new(comm.comm, window).map_err(|(misuse, _)| misuse)?, None))
+        Ok(Self::new(Requests::new(comm.comm, window)?, None))
     }
 
     /// A receiving channel with at most `window` operations posted and not released, of 1 to 16. The
@@ -170,7 +170,7 @@ impl Channel {
             tracing::error!(device = place.device, "{error}");
             Fault { reason: Reason::Unpack, during: Call::Accept, code: None, device: place.device }
         })?;
-        Ok(Self::new(Requests::new(comm, window).map_err(|(misuse, _)| misuse)?, Some(delivery)))
+        Ok(Self::new(Requests::new(comm, window)?, Some(delivery)))
     }
 
     fn new(requests: Requests<Operation>, delivery: Option<Delivery>) -> Self {

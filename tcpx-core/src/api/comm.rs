@@ -138,7 +138,7 @@ impl Comm {
         self.check_kind(kind)?;
         let region = match kind {
             MemoryKind::Host => covering_pages(base, length, kind),
-            _ => {
+            MemoryKind::Cuda { .. } | _ => {
                 let address = base.as_ptr().addr();
                 if !address.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) {
                     return Err(Misuse::Unaligned { address, length }.into());

@@ -286,8 +286,10 @@ impl Lists {
     fn entries(&self, slot: usize) -> Result<&[LoadMeta], ScatterError> {
         let meta = self.meta.as_ptr();
         // SAFETY: the plugin keeps the lists until the comm closes; `slot` is below 16 (the caller's
-        // remainder). Volatile, because the plugin's threads write it.
-        let count = unsafe { (&raw const (*meta).cnt[slot]).read_volatile() };
+        // remainder).
+        let count = unsafe { &raw const (*meta).cnt[slot] };
+        // SAFETY: as above. Volatile, because the plugin's threads write it.
+        let count = unsafe { count.read_volatile() };
         // The plugin stores the entries before the count.
         fence(Ordering::Acquire);
         let count = unpack::entry_count(count)?;

@@ -60,9 +60,9 @@ unsafe impl<T: Send> Send for Requests<T> {}
 
 impl<T> Requests<T> {
     /// `limit` requests at most, of which the plugin holds [`RING`].
-    pub(crate) fn new(comm: Comm, limit: usize) -> Result<Self, (Misuse, Comm)> {
+    pub(crate) fn new(comm: Comm, limit: usize) -> Result<Self, Misuse> {
         let Some(window) = Window::new().with_limit(limit) else {
-            return Err((Misuse::Window { given: limit, max: RING }, comm));
+            return Err(Misuse::Window { given: limit, max: RING });
         };
         let max_slices = comm.calls().max_slices();
         Ok(Self { window, comm, max_slices, spare: Vec::with_capacity(RING), staging: Vec::new() })
@@ -223,12 +223,10 @@ impl<T> Requests<T> {
     pub(crate) fn release_oldest(&mut self) -> Option<(Code, T)> {
         let Request { raw, slices, value } = self.window.release_oldest()?;
         let code = match self.comm.side() {
-            Side::Send => Code::SUCCESS,
+            Side::Send => None,
             // SAFETY: the comm is open and this thread's; the request is its oldest finished receive, and
             // has just left the window, so that this is the one time.
-            Side::Recv => {
-                unsafe { self.comm.calls().consumed(self.comm.raw(), raw) }.unwrap_or(Code::SUCCESS)
-            }
+            Side::Recv => unsafe { self.comm.calls().consumed(self.comm.raw(), raw) },
         };
         for slice in slices.as_slice() {
             self.comm.registrations_mut().remove_user(slice.registration);
@@ -237,6 +235,6 @@ impl<T> Requests<T> {
             list.clear();
             self.spare.push(list);
         }
-        Some((code, value))
+        Some((code.unwrap_or(Code::SUCCESS), value))
     }
 }

@@ -324,7 +324,7 @@ impl Calls for TableCalls {
         let mut registration = ptr::null_mut();
         let (kind, dmabuf) = match region.kind {
             MemoryKind::Cuda { dmabuf, .. } => (PTR_CUDA, dmabuf),
-            _ => (PTR_HOST, None),
+            MemoryKind::Host | _ => (PTR_HOST, None),
         };
         let code = match (&self.register, self.register_dma_buf, dmabuf) {
             (_, Some(register), Some(file)) => {
