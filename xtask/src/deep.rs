@@ -21,6 +21,8 @@ const ROUNDS: &str = "2000";
 pub(crate) enum Part {
     /// Tests of the crates with `unsafe` under the address sanitizer, leaks included
     Sanitizer,
+    /// Models of the places where threads meet, in every order loom finds
+    Loom,
     /// Random tests with many more cases, leak tests with many more rounds
     Random,
     /// Instructions per window cycle against the kept number
@@ -42,6 +44,7 @@ pub(crate) fn run(
         if only.is_empty() || only.contains(&part) {
             match part {
                 Part::Sanitizer => sanitizer(steps, workspace)?,
+                Part::Loom => loom(steps, workspace)?,
                 Part::Random => random(steps, workspace)?,
                 Part::Instructions => instructions::step(steps, workspace, record)?,
             }
@@ -64,6 +67,15 @@ fn sanitizer(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
         .env("CARGO_TARGET_DIR", workspace.target.join("sanitizer"));
     let mend = "read the sanitizer's report: its first frame of this workspace is where to look";
     steps.command("sanitizer", &mut test, mend)
+}
+
+/// Models are compiled with loom's atomics, so they need a build of their own.
+fn loom(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
+    let mut test =
+        workspace.cargo(&["test", "--release", "--locked", "--package", "tcpx-soft", "--lib", "models::"]);
+    test.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target.join("loom"));
+    let mend = "read loom's last interleaving; LOOM_LOG=trace shows each step of it";
+    steps.command("loom", &mut test, mend)
 }
 
 fn random(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
