@@ -41,10 +41,16 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 
 /// The newest table, initialised.
 pub fn start() -> Net {
+    let (net, code) = try_start();
+    assert_eq!(code, 0, "init: {:?}", log());
+    net
+}
+
+/// The newest table and what its `init` said.
+pub fn try_start() -> (Net, i32) {
     collect_log();
     let net = Net(tcpx_soft::plugin_of(Version::V11).table);
-    assert_eq!(net.init(), 0, "init: {:?}", log());
-    net
+    (net, net.init())
 }
 
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());

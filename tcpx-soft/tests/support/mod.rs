@@ -220,7 +220,16 @@ impl Net {
         last
     }
     pub fn consumed(self, comm: Pointer, request: Pointer) -> c_int {
-        call!(self, irecv_consumed, (comm, 1, request))
+        self.consumed_n(comm, 1, request)
+    }
+    pub fn consumed_n(self, comm: Pointer, n: c_int, request: Pointer) -> c_int {
+        call!(self, irecv_consumed, (comm, n, request))
+    }
+    /// `test` without a place for the size.
+    pub fn test_without_size(self, request: Pointer) -> (c_int, c_int) {
+        let mut done = -1;
+        let code = call!(self, test, (request, &mut done, null_mut()));
+        (code, done)
     }
     pub fn iflush(self, comm: Pointer) -> (c_int, Pointer) {
         let mut request = 1 as Pointer;
