@@ -166,7 +166,7 @@ impl Channel {
     fn receive(comm: RecvComm, window: usize, unpack: Option<Box<dyn Unpack>>) -> Result<Self, Error> {
         let RecvComm { comm, device_handle } = comm;
         let place = *comm.place();
-        let delivery = Delivery::open(device_handle, place.ptr_support, unpack).map_err(|error| {
+        let delivery = Delivery::open(device_handle, place.host_lists, unpack).map_err(|error| {
             tracing::error!(device = place.device, "{error}");
             Fault { reason: Reason::Unpack, during: Call::Accept, code: None, device: place.device }
         })?;
@@ -268,8 +268,8 @@ impl Channel {
     ///
     /// As there; also CUDA memory on a receiving channel that cannot put scattered pages in place.
     pub fn register(&mut self, memory: Box<dyn Memory>) -> Result<RegistrationId, RegisterError> {
-        let stuck = |delivery: &Delivery| delivery.scatters() && !delivery.unpacks();
-        if self.delivery.as_ref().is_some_and(stuck) && memory.kind() != MemoryKind::Host {
+        let host_only = self.delivery.as_ref().is_some_and(Delivery::host_only);
+        if host_only && memory.kind() != MemoryKind::Host {
             let hint = "make the channel with an executor that unpacks on the GPU";
             let error = Error::MemoryKind { device: self.device(), kind: "CUDA", hint };
             return Err(RegisterError { error, memory });

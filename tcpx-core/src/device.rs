@@ -114,7 +114,8 @@ impl Device {
         }
     }
 
-    pub(crate) const fn place(&self, version: Version) -> Place {
-        Place { device: self.name, ptr_support: self.ptr_support.0, version, max_message: self.max_message }
+    pub(crate) const fn place(&self, version: Version, host_lists: bool) -> Place {
+        let ptr_support = self.ptr_support.0;
+        Place { device: self.name, ptr_support, version, max_message: self.max_message, host_lists }
     }
 }

@@ -180,6 +180,8 @@ pub enum Reason {
     OutOfOrder,
     /// The plugin refuses requests although none, or none that finishes, is under way.
     Refused,
+    /// The peer sent what was not agreed, for instance a message longer than was posted for it.
+    Remote,
     /// A CUDA call of the plugin failed.
     Cuda,
     /// Received pages could not be put in place.
@@ -210,6 +212,7 @@ impl Fault {
             | Reason::Silent { .. }
             | Reason::OutOfOrder
             | Reason::Refused
+            | Reason::Remote
             | Reason::Unpack
             | Reason::Unknown => ErrorKind::Comm,
         }
@@ -234,6 +237,10 @@ impl std::fmt::Display for Fault {
                  before this one",
             )?,
             Reason::Refused => f.write_str("the plugin refuses requests for good; connect anew")?,
+            Reason::Remote => f.write_str(
+                "the peer sent a longer message than was posted for it, or no message at all; both ends must \
+                 agree on lengths and order",
+            )?,
             Reason::Cuda => f.write_str(
                 "a CUDA call of the plugin failed; see the driver's log, and start the process anew",
             )?,

@@ -124,7 +124,7 @@ impl Listening {
             Attempt::Ready(accepted) => {
                 self.listener.is_over();
                 let device = &self.plugin.devices()[self.device];
-                let place = device.place(self.plugin.version());
+                let place = self.plugin.place(device);
                 let (comm, device_handle) = self.listener.comm(accepted, place, gate);
                 let handle = device_handle.read();
                 let comm = RecvComm { comm, device_handle };
@@ -208,7 +208,7 @@ impl Connecting {
         let gate = self.plugin.gate().clone();
         let Some(pass) = gate.try_connect() else { return Connect::Pending(self) };
         let device = &self.plugin.devices()[self.device];
-        let place = device.place(self.plugin.version());
+        let place = self.plugin.place(device);
         let attempt = self.attempt.get_or_insert_with(|| {
             self.patience.attempts += 1;
             AttemptHandle::new(self.plugin.calls().clone(), self.handle.as_bytes())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tcpx_sys::{Code, Version};
 
+use crate::api::comm::Place;
 use crate::api::{Calls, TableCalls, listening::Listener, max_message_of, process, table_name};
 use crate::config::Config;
 use crate::device::Device;
@@ -182,6 +183,10 @@ impl Plugin {
     fn device(&self, index: usize) -> Result<&Device, Misuse> {
         let devices = self.devices();
         devices.get(index).ok_or(Misuse::NoDevice { index, count: devices.len() })
+    }
+
+    pub(crate) fn place(&self, device: &Device) -> Place {
+        device.place(self.version(), self.nature() == Nature::Soft)
     }
 
     pub(crate) fn calls(&self) -> &Arc<dyn Calls> {

@@ -16,6 +16,7 @@
 //! | test | 2 | done, or the control stream ended and older requests get a grace time |
 //! | test, irecvConsumed | 3 | out of order |
 //! | test | 1 | CUDA failed |
+//! | test | 6 | the peer sent something else than was agreed (the soft plugin's answer) |
 //! | any | other | unknown, and fatal for the object |
 
 use std::time::Duration;
@@ -109,6 +110,7 @@ pub(crate) const fn test(code: Code, done: bool) -> Progress {
         (Code::SYSTEM_ERROR, false) => Progress::PeerEnded,
         (Code::INTERNAL_ERROR, _) => Progress::Lost(Reason::OutOfOrder),
         (Code::UNHANDLED_CUDA_ERROR, _) => Progress::Lost(Reason::Cuda),
+        (Code::REMOTE_ERROR, _) => Progress::Lost(Reason::Remote),
         _ => Progress::Lost(Reason::Unknown),
     }
 }
@@ -201,6 +203,7 @@ mod tests {
         let (ooo, cuda, unknown) = (Lost(Reason::OutOfOrder), Lost(Reason::Cuda), Lost(Reason::Unknown));
         let with_done = CODES.map(|c| test(c, true));
         assert_eq!(with_done, [Done, cuda, Done, ooo, unknown, unknown, unknown]);
+        assert_eq!([false, true].map(|done| test(Code(6), done)), [Lost(Reason::Remote); 2]);
         let without = CODES.map(|c| test(c, false));
         assert_eq!(without, [NoNews, cuda, PeerEnded, ooo, unknown, unknown, unknown]);
     }

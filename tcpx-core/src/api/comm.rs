@@ -36,6 +36,8 @@ pub(crate) struct Place {
     pub(crate) version: Version,
     /// Largest message, in bytes.
     pub(crate) max_message: usize,
+    /// Whether scatter lists and bounce pages lie in host memory: those of the embedded plugin.
+    pub(crate) host_lists: bool,
 }
 
 /// An open comm. Dropping it deregisters, closes, and only then frees the memory.

@@ -3,7 +3,6 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
-use tcpx_sys::PTR_CUDA;
 use tcpx_sys::device::{DEVICE_UNPACK, DeviceHandle, LoadMeta, UNPACK_SLOTS, UnpackMeta, UnpackQueue};
 
 use super::requests::Requests;
@@ -196,8 +195,8 @@ pub(crate) enum DeliveryError {
 
 /// How one receive comm delivers.
 pub(crate) struct Delivery {
-    /// Whether the comm delivers scattered pages at all.
-    scatters: bool,
+    /// Whether pages come scattered and only the processor puts them in place.
+    host_only: bool,
     /// Scatter lists and bounce buffer; `None` where the plugin writes straight into the buffer.
     lists: Option<Lists>,
     executor: Box<dyn Unpack>,
@@ -218,20 +217,19 @@ unsafe impl Send for Delivery {}
 impl Delivery {
     /// Finds out how the comm with this device handle delivers.
     ///
-    /// Without an executor of the caller's, lists in host memory are read by the processor, and those of a
-    /// plugin with CUDA memory are left alone: such a comm can receive into host memory only, which the
-    /// plugin writes itself.
+    /// Without an executor of the caller's, lists in host memory are read by the processor, and others are
+    /// left alone: such a comm can receive into host memory only, which the plugin writes itself.
     pub(crate) fn open(
         place: DeviceHandlePlace,
-        ptr_support: i32,
+        host_lists: bool,
         executor: Option<Box<dyn Unpack>>,
     ) -> Result<Self, UnpackError> {
         let handle = place.read();
-        let on_host = ptr_support & PTR_CUDA == 0;
-        let readable = executor.is_some() || on_host;
+        let scatters = handle.device_type == DEVICE_UNPACK;
+        let host_only = executor.is_none();
+        let readable = !host_only || host_lists;
         let mut executor = executor.unwrap_or_else(|| Box::new(CpuUnpack::new()));
         let mut lists = None;
-        let scatters = handle.device_type == DEVICE_UNPACK;
         if scatters && readable {
             let queue = executor.queue(&handle)?;
             let (meta, bounce) = (NonNull::new(queue.meta), NonNull::new(queue.bounce_buf.cast()));
@@ -240,16 +238,13 @@ impl Delivery {
             };
             lists = Some(Lists { meta, bounce });
         }
-        Ok(Self { scatters, lists, executor, pieces: Vec::new(), _handle: place })
+        let host_only = scatters && host_only;
+        Ok(Self { host_only, lists, executor, pieces: Vec::new(), _handle: place })
     }
 
-    pub(crate) const fn scatters(&self) -> bool {
-        self.scatters
-    }
-
-    /// Whether scattered pages can be put in place.
-    pub(crate) const fn unpacks(&self) -> bool {
-        self.lists.is_some()
+    /// Whether pages come scattered and only the processor puts them in place.
+    pub(crate) const fn host_only(&self) -> bool {
+        self.host_only
     }
 
     /// Starts to put the receive in place that was reported done last: number `sequence` of its comm,
@@ -265,8 +260,9 @@ impl Delivery {
         let slot = (sequence % UNPACK_SLOTS as u64) as usize;
         let entries = lists.entries(slot).map_err(DeliveryError::Scatter)?;
         if entries.is_empty() {
-            // An empty message, or one into host memory that the plugin wrote itself.
-            return Ok(Delivered { length: reported, ticket: None });
+            // An empty message; or one into host memory that a plugin for CUDA memory wrote itself.
+            let empty = (self.host_only || requests.newest_is_in_cuda_memory()).then_some(0);
+            return Ok(Delivered { length: reported.or(empty), ticket: None });
         }
         let length = unpack::check(entries, posted, self.executor.bounce_length(), reported)
             .map_err(DeliveryError::Scatter)?;

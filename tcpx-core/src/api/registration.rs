@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use p2p_memory::{Memory, OutOfBounds};
+use p2p_memory::{Memory, MemoryKind, OutOfBounds};
 
 use super::Raw;
 use crate::error::Misuse;
@@ -87,6 +87,11 @@ impl Registrations {
         // SAFETY: the offset lies inside the memory (checked), which is one allocation of `length` bytes.
         let address = unsafe { live.base.add(slice.offset) };
         Ok(Resolved { address, handle: live.handle })
+    }
+
+    pub(super) fn is_cuda(&self, id: RegistrationId) -> bool {
+        let live = self.entry(id).ok().and_then(|entry| entry.live.as_ref());
+        live.is_some_and(|live| matches!(live.memory.kind(), MemoryKind::Cuda { .. }))
     }
 
     pub(super) fn add_user(&mut self, id: RegistrationId) {

@@ -207,6 +207,13 @@ impl<T> Requests<T> {
         self.window.oldest_held().map(|request| &mut request.value)
     }
 
+    /// Whether the newest request held is one into CUDA memory.
+    pub(super) fn newest_is_in_cuda_memory(&mut self) -> bool {
+        let Some(request) = self.window.newest_held() else { return false };
+        let registrations = self.comm.registrations();
+        request.slices.as_slice().iter().any(|slice| registrations.is_cuda(slice.registration))
+    }
+
     /// Where the newest request held wants its bytes.
     pub(super) fn pieces(&mut self, pieces: &mut Vec<Piece>) {
         pieces.clear();
