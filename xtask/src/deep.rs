@@ -60,10 +60,12 @@ fn sanitizer(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
     for name in SANITIZED {
         arguments.extend(["--package", name]);
     }
+    let leaks = workspace.root.join("xtask/known-leaks.txt");
     let mut test = workspace.cargo(&arguments);
     test.env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address -Cdebuginfo=1")
         .env("ASAN_OPTIONS", SANITIZER_OPTIONS)
+        .env("LSAN_OPTIONS", format!("print_suppressions=0:suppressions={}", leaks.display()))
         .env("CARGO_TARGET_DIR", workspace.target.join("sanitizer"));
     let mend = "read the sanitizer's report: its first frame of this workspace is where to look";
     steps.command("sanitizer", &mut test, mend)
