@@ -170,7 +170,11 @@ impl Channel {
             tracing::error!(device = place.device, "{error}");
             Fault { reason: Reason::Unpack, during: Call::Accept, code: None, device: place.device }
         })?;
-        Ok(Self::new(Requests::new(comm, window)?, Some(delivery)))
+        let mut requests = Requests::new(comm, window)?;
+        if delivery.scatters() {
+            requests.take_one_slice();
+        }
+        Ok(Self::new(requests, Some(delivery)))
     }
 
     fn new(requests: Requests<Operation>, delivery: Option<Delivery>) -> Self {
@@ -213,7 +217,7 @@ impl Channel {
         self.requests.comm().place().max_message
     }
 
-    /// Slices one message may have.
+    /// Slices one message may have: 1 where received pages come scattered.
     pub const fn max_slices(&self) -> usize {
         self.requests.max_slices()
     }

@@ -195,6 +195,8 @@ pub(crate) enum DeliveryError {
 
 /// How one receive comm delivers.
 pub(crate) struct Delivery {
+    /// Whether pages come scattered.
+    scatters: bool,
     /// Whether pages come scattered and only the processor puts them in place.
     host_only: bool,
     /// Scatter lists and bounce buffer; `None` where the plugin writes straight into the buffer.
@@ -239,7 +241,12 @@ impl Delivery {
             lists = Some(Lists { meta, bounce });
         }
         let host_only = scatters && host_only;
-        Ok(Self { host_only, lists, executor, pieces: Vec::new(), _handle: place })
+        Ok(Self { scatters, host_only, lists, executor, pieces: Vec::new(), _handle: place })
+    }
+
+    /// Whether pages come scattered. Such a comm takes one slice for each receive.
+    pub(crate) const fn scatters(&self) -> bool {
+        self.scatters
     }
 
     /// Whether pages come scattered and only the processor puts them in place.

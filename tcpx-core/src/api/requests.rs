@@ -96,6 +96,11 @@ impl<T> Requests<T> {
         self.max_slices
     }
 
+    /// Allows one slice for each message, whatever the plugin says of itself.
+    pub(crate) const fn take_one_slice(&mut self) {
+        self.max_slices = 1;
+    }
+
     /// Values of all requests, oldest first.
     pub(crate) fn outstanding(&self) -> impl Iterator<Item = &T> {
         self.window.outstanding().map(|request| &request.value)
