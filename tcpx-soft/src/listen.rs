@@ -285,10 +285,12 @@ impl Listener {
         }
         if stage.current.is_none() {
             let system = |error| Failure::system("accepting on the data port", error);
-            let Some((socket, _)) = dial::accept(&self.data).map_err(system)? else {
-                if dial::hung_up(&stage.control) {
-                    return self.drop_peer(&stage, &io::ErrorKind::UnexpectedEof.into());
-                }
+            let next = dial::accept(&self.data).map_err(system)?;
+            // Looked at after the queue: what a peer sent before it went away is already there.
+            if next.is_none() && dial::hung_up(&stage.control) {
+                return self.drop_peer(&stage, &io::ErrorKind::UnexpectedEof.into());
+            }
+            let Some((socket, _)) = next else {
                 self.stage = Stage::Real(stage);
                 return Ok(Progress::Waiting);
             };
@@ -337,8 +339,9 @@ impl Listener {
         }
     }
 
-    /// Drops a peer that broke off or broke the handshake, with what it left in the queue of the data port,
-    /// and looks for another.
+    /// Drops a peer that broke off or broke the handshake, with everything in the queue of the data port,
+    /// where its sockets cannot be told from others, and looks for another. A soft peer that is dropped with
+    /// it comes again by itself; a real one fails, and its caller tries again.
     fn drop_peer(&mut self, stage: &RealStage, why: &io::Error) -> Result<Progress, Failure> {
         let peer = stage.peer.address;
         log::warn(&format!("accept: handshake with {peer}: {why}; waiting for another peer"));
