@@ -142,20 +142,29 @@ pub fn connect(handle: &[u8; 128]) -> Wire {
 
 /// As [`connect`], with the data sockets in a given order of indices.
 pub fn connect_in(handle: &[u8; 128], order: &[i32]) -> Wire {
+    try_connect_in(handle, order).expect("a handshake")
+}
+
+/// As [`connect`]; the acceptor may break it off.
+pub fn try_connect(handle: &[u8; 128]) -> io::Result<Wire> {
+    try_connect_in(handle, &(0..Published::read(handle).sockets).rev().collect::<Vec<_>>())
+}
+
+fn try_connect_in(handle: &[u8; 128], order: &[i32]) -> io::Result<Wire> {
     let published = Published::read(handle);
     let control = dial(published.control);
-    assert_eq!(read_word(&control).expect("the acceptor speaks first"), 0);
-    write_word(&control, 0).expect("state");
-    write_word(&control, published.sockets).expect("index");
+    assert_eq!(read_word(&control)?, 0, "the acceptor speaks first");
+    write_word(&control, 0)?;
+    write_word(&control, published.sockets)?;
     let mut data: Vec<Option<TcpStream>> = (0..published.sockets).map(|_| None).collect();
     for &index in order {
         let socket = dial(published.data);
-        assert_eq!(read_word(&control).expect("state of the acceptor"), 0);
-        write_word(&control, 0).expect("state");
-        write_word(&control, index).expect("index");
+        assert_eq!(read_word(&control)?, 0, "state of the acceptor");
+        write_word(&control, 0)?;
+        write_word(&control, index)?;
         data[index as usize] = Some(socket);
     }
-    Wire { control, data: data.into_iter().flatten().collect() }
+    Ok(Wire { control, data: data.into_iter().flatten().collect() })
 }
 
 /// The two ports of a real listener.
