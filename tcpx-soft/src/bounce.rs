@@ -1,5 +1,6 @@
 //! Bounce pages and scatter lists: received bytes land where they may, and a list says where they belong.
 
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 
 use tcpx_sys::device::{
@@ -17,7 +18,10 @@ pub(crate) const POISON: u8 = 0xDB;
 
 /// The bounce side of a receive comm.
 pub(crate) struct Bounce {
-    memory: Box<[Page]>,
+    /// The pages, and room to begin them on a page.
+    memory: Box<[UnsafeCell<u8>]>,
+    /// The first page.
+    base: *mut c_void,
     free: Vec<u32>,
     meta: Box<UnpackMeta>,
     queue: Box<UnpackQueue>,
@@ -27,15 +31,12 @@ pub(crate) struct Bounce {
     fragment: usize,
 }
 
-// SAFETY: the pointers in `queue` point into `meta` and `memory`, which move with it as boxes.
+// SAFETY: `base` and the pointers in `queue` point into `meta` and `memory`, which move with it as boxes.
 unsafe impl Send for Bounce {}
-
-#[repr(C, align(4096))]
-struct Page(core::cell::UnsafeCell<[u8; UNPACK_PAGE]>);
 
 impl core::fmt::Debug for Bounce {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Bounce").field("pages", &self.memory.len()).field("free", &self.free.len()).finish()
+        f.debug_struct("Bounce").field("bytes", &self.memory.len()).field("free", &self.free.len()).finish()
     }
 }
 
@@ -43,14 +44,18 @@ impl Bounce {
     /// Room for 16 messages of the largest size, or what the fault says.
     pub(crate) fn new(faults: &Faults) -> Self {
         let pages = faults.pool_pages.unwrap_or(UNPACK_SLOTS * UNPACK_MAX_MESSAGE / UNPACK_PAGE);
-        // SAFETY: all zeros is a valid page; `new_zeroed` memory is untouched until used.
-        let memory = unsafe { Box::<[Page]>::new_zeroed_slice(pages).assume_init() };
+        // Without an alignment of its own, so that the system maps it untouched instead of having it zeroed.
+        let memory = Box::<[UnsafeCell<u8>]>::new_zeroed_slice((pages + 1) * UNPACK_PAGE);
+        // SAFETY: all zeros are valid bytes.
+        let memory = unsafe { memory.assume_init() };
         // SAFETY: all zeros is a valid list.
         let mut meta = unsafe { Box::<UnpackMeta>::new_zeroed().assume_init() };
-        let base = memory.as_ptr().cast_mut().cast::<c_void>();
+        let start = memory.as_ptr().cast_mut().cast::<c_void>();
+        let base = start.wrapping_byte_add((start as usize).next_multiple_of(UNPACK_PAGE) - start as usize);
         let queue = UnpackQueue { meta: &raw mut *meta, bounce_buf: base, head: u64::MAX };
         Self {
             memory,
+            base,
             free: (0..pages as u32).rev().collect(),
             meta,
             queue: Box::new(queue),
@@ -115,7 +120,7 @@ impl Bounce {
             self.meta.mem[slot][used] = entry;
             request.unpack.count_cache += 1;
             request.pages.push(page);
-            let at = self.memory[page as usize].0.get().cast::<c_void>().wrapping_byte_add(inside);
+            let at = self.page(page).wrapping_byte_add(inside);
             request.pieces.push(IoSlice { iov_base: at, iov_len: fragment });
             done += fragment as u32;
         }
@@ -141,13 +146,17 @@ impl Bounce {
         request.unpack.active = 0;
         for page in request.pages.drain(..) {
             if self.poison {
-                let at = self.memory[page as usize].0.get().cast::<u8>();
+                let at = self.page(page).cast::<u8>();
                 // SAFETY: the page belongs to the pool again: no lane has a task on it, since its receive
                 // is done, and the caller gave up reading it by consuming.
                 unsafe { at.write_bytes(POISON, UNPACK_PAGE) };
             }
             self.free.push(page);
         }
+    }
+
+    fn page(&self, page: u32) -> *mut c_void {
+        self.base.wrapping_byte_add(page as usize * UNPACK_PAGE)
     }
 
     fn fragment_length(&mut self) -> usize {
