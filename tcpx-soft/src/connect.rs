@@ -23,8 +23,8 @@ use crate::wire::{self, Handle, Hello, STATE_FAILED, STATE_OK, STATE_SOFT};
 const PAUSE: Duration = Duration::from_millis(10);
 /// Attempts for one socket that the acceptor calls pending.
 const PENDING_ATTEMPTS: u32 = 3;
-/// An attempt that nobody asked about for so long was given up by its caller.
-const FORGOTTEN: Duration = Duration::from_secs(120);
+/// An attempt that nobody asked about for the time it may take, and this much, was given up by its caller.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// Attempts under way, by the number written into their handle buffer. They outlive a second `init`.
 static ATTEMPTS: Mutex<Attempts> = Mutex::new(Attempts { next: 0, live: BTreeMap::new() });
@@ -45,7 +45,8 @@ pub(crate) fn connect(
     let now = Instant::now();
     let mut number = wire::attempt(handle);
     let mut attempts = lock(&ATTEMPTS);
-    attempts.live.retain(|_, attempt| now < attempt.asked + FORGOTTEN);
+    let forgotten = runtime.settings.connect_timeout + FORGOTTEN;
+    attempts.live.retain(|_, attempt| now < attempt.asked + forgotten);
     if number == 0 {
         let parsed = Handle::decode(handle)
             .map_err(|why| Failure::rule(format!("this is no handle of a listener: {why}")))?;
