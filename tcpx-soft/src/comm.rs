@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tcpx_sys::extension;
 
+use crate::dial;
 use crate::failure::Failure;
 use crate::lane::{CommShared, DataSocket, Direction, Lane, PEER_CLOSED, leave};
 use crate::log;
@@ -22,6 +23,12 @@ use crate::waiter::Waiter;
 
 /// Most slices of one message: 64 MiB in pages of 16 KiB.
 pub(crate) const MAX_SLICES: usize = 4096;
+
+/// Send buffer of a data socket to a peer of this machine, in bytes. What waits in it stays in the cache, and
+/// bbr, which paces by what is outstanding, is not slowed by megabytes of it. Measured on loopback with lanes
+/// under bbr / cubic, GB/s: the system's buffer 4.7 / 8.3, 1 MiB 4.7 / 8.3, 256 KiB 9.4 / 9.4, 128 KiB
+/// 9.1 / 9.1, 64 KiB 8.0 / 8.2. Towards another machine the system's own sizing is right.
+const LOCAL_SEND_BUFFER: usize = 256 << 10;
 
 const MAGIC: u64 = 0x7463_7078_2d63_6f6d;
 
@@ -88,6 +95,12 @@ impl Comm {
         let Lanes { lanes, own } = runtime
             .lanes(nic, direction)
             .map_err(|error| Failure::system("starting an I/O thread", error))?;
+        if direction == Direction::Send && peer.local {
+            for fd in &data {
+                // A matter of speed: the system's own buffer works as well.
+                let _ = dial::set_send_buffer(fd, LOCAL_SEND_BUFFER);
+            }
+        }
         let socket = |(index, fd): (usize, OwnedFd)| {
             DataSocket::new(fd, index, direction, peer.local, &shared, &lanes[index % lanes.len()])
         };
@@ -300,7 +313,7 @@ impl Comm {
             0 => format!("{} shared lanes", self.runtime.lane_count()),
             n => format!("{n} threads of its own"),
         };
-        let congestion = self.sockets.first().map(|socket| crate::dial::congestion(socket.fd.as_fd()));
+        let congestion = self.sockets.first().map(|socket| dial::congestion(socket.fd.as_fd()));
         let chunk = match self.runtime.settings.chunk_bytes {
             Some(bytes) if self.peer.soft => format!("chunks of {bytes} bytes"),
             None if self.peer.soft => "chunks by message size".to_owned(),

@@ -113,6 +113,11 @@ impl<const N: usize> Record<N> {
     }
 }
 
+/// Fixes the size of a socket's send buffer, which the system otherwise lets grow to megabytes.
+pub(crate) fn set_send_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    SockRef::from(socket).set_send_buffer_size(bytes)
+}
+
 /// Name of a socket's congestion control, as the kernel has it.
 pub(crate) fn congestion(socket: BorrowedFd<'_>) -> Option<String> {
     let name = SockRef::from(&socket).tcp_congestion().ok()?;

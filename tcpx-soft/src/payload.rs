@@ -73,14 +73,6 @@ pub(crate) unsafe fn receive_slices(fd: RawFd, slices: &mut [IoSlice]) -> Moved 
     moved(n)
 }
 
-/// Lets a socket count as readable only from `bytes` on (or at its end); whether the system took it.
-pub(crate) fn set_low_water(fd: RawFd, bytes: usize) -> bool {
-    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let size = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `value` is readable for `size` bytes during the call.
-    unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const value).cast(), size) == 0 }
-}
-
 fn header(slices: &mut [IoSlice]) -> libc::msghdr {
     libc::msghdr {
         msg_name: core::ptr::null_mut(),
