@@ -12,6 +12,8 @@ pub(crate) mod process;
 pub(crate) mod registration;
 pub(crate) mod requests;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod waiter;
 
 use core::ffi::{c_int, c_void};

@@ -135,7 +135,7 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`Misuse::Window`]; the comm is closed then.
+    /// [`Misuse::Window`](crate::Misuse::Window); the comm is closed then.
     pub fn sending(comm: SendComm, window: usize) -> Result<Self, Error> {
         Ok(Self::new(Requests::new(comm.comm, window)?, None))
     }
@@ -148,7 +148,7 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`Misuse::Window`], or [`Reason::Unpack`] if the plugin's scatter lists cannot be read; the comm is
+    /// [`Misuse::Window`](crate::Misuse::Window), or [`Reason::Unpack`] if the plugin's scatter lists cannot be read; the comm is
     /// closed then.
     pub fn receiving(comm: RecvComm, window: usize) -> Result<Self, Error> {
         Self::receive(comm, window, None)
@@ -373,9 +373,9 @@ impl Channel {
     pub fn progress(&mut self, now: Instant) -> usize {
         let mut ended = 0;
         while self.fault.is_none() {
-            let Some(tested) = self.requests.test_oldest() else { break };
+            let Some((tested, progress)) = self.requests.test_oldest() else { break };
             self.counters.tests += 1;
-            match verdict::test(tested.code, tested.done) {
+            match progress {
                 Progress::Done => {
                     self.finish(tested.size);
                     ended += 1;

@@ -223,6 +223,9 @@ impl Loaded {
         let (name, version) = (plugin_name(&plugin), plugin.table.version());
         let table = address_of(&plugin.table);
         let nature = Nature::of(&name, path, plugin.extension.is_some());
+        if process::ignore_broken_pipes() {
+            tracing::debug!("SIGPIPE is ignored from here on, because a net plugin raises it");
+        }
         let findings = preflight::check(config, nature, root);
         for note in &findings.notes {
             tracing::warn!("{note}");
@@ -234,9 +237,6 @@ impl Loaded {
             entry: missing.0,
         })?;
         let calls: Arc<dyn Calls> = Arc::new(calls);
-        if process::ignore_broken_pipes() {
-            tracing::debug!("SIGPIPE is ignored from here on, because a net plugin raises it");
-        }
         log::install(config);
         let code = calls.init();
         if !code.is_success() {
@@ -289,4 +289,16 @@ fn devices(calls: &dyn Calls, plugin: &str, version: Version) -> Result<Vec<Devi
             Ok(Device::new(index, reported, max_message_of(version)))
         })
         .collect()
+}
+
+#[cfg(test)]
+impl Plugin {
+    /// A plugin with these calls, and devices as they report them.
+    pub(crate) fn of(calls: Arc<dyn Calls>, config: &Config) -> Result<Arc<Self>, Error> {
+        let version = Version::V11;
+        let devices = devices(&*calls, "mock", version)?;
+        let (gate, name, nature) = (Arc::default(), "mock".to_owned(), Nature::Other);
+        let loaded = Loaded { table: 0, calls, gate, name, version, nature, devices };
+        Ok(Arc::new(Self::with(Arc::new(loaded), config)))
+    }
 }

@@ -8,6 +8,7 @@ use super::delivery::Piece;
 use super::registration::{Resolved, Slice};
 use super::{Made, Raw, Side, Tested};
 use crate::error::Misuse;
+use crate::verdict::{self, Progress};
 use crate::window::Window;
 
 /// Requests a plugin holds per comm.
@@ -49,6 +50,8 @@ pub(crate) struct Requests<T> {
     window: Window<Request<T>, RING>,
     comm: Comm,
     max_slices: usize,
+    /// `test` gave an answer after which it must not be asked again.
+    lost: bool,
     /// Lists of released messages, to be used again: at most one for each slot.
     spare: Vec<Vec<Slice>>,
     /// The list in the plugin's form, used for the length of one call.
@@ -65,7 +68,14 @@ impl<T> Requests<T> {
             return Err(Misuse::Window { given: limit, max: RING });
         };
         let max_slices = comm.calls().max_slices();
-        Ok(Self { window, comm, max_slices, spare: Vec::with_capacity(RING), staging: Vec::new() })
+        Ok(Self {
+            window,
+            comm,
+            max_slices,
+            lost: false,
+            spare: Vec::with_capacity(RING),
+            staging: Vec::new(),
+        })
     }
 
     pub(crate) const fn comm(&self) -> &Comm {
@@ -190,16 +200,26 @@ impl<T> Requests<T> {
         }
     }
 
-    /// Tests the oldest request in flight. If it is done it is held from here on, and never tested again.
-    pub(crate) fn test_oldest(&mut self) -> Option<Tested> {
+    /// Tests the oldest request in flight. If it is done it is held from here on, and never tested again; after
+    /// an answer that loses the comm nothing is.
+    pub(crate) fn test_oldest(&mut self) -> Option<(Tested, Progress)> {
+        if self.lost {
+            return None;
+        }
         let request = self.window.oldest_in_flight()?;
         // SAFETY: the comm is open and this thread's; the request is the oldest in flight of it, made by
-        // `post`, and not reported done before (it would be held then).
+        // `post`, and not reported done before (it would be held, or the comm lost).
         let tested = unsafe { self.comm.calls().test(request.raw) };
-        if tested.done {
-            let _ = self.window.finish_oldest();
+        let progress = verdict::test(tested.code, tested.done);
+        match progress {
+            Progress::Done => {
+                // There is one: it was tested.
+                let _ = self.window.finish_oldest();
+            }
+            Progress::Lost(_) => self.lost = true,
+            Progress::NoNews | Progress::PeerEnded => {}
         }
-        Some(tested)
+        Some((tested, progress))
     }
 
     /// The value of the request that `test_oldest` reported done last: the newest one held.
