@@ -483,3 +483,81 @@ unsafe fn post_slices(post: Option<PostSlices>, comm: Raw, slices: &[Slice]) -> 
     let code = unsafe { post(comm.as_ptr(), slices.as_ptr(), count, &raw mut request) };
     made(code, request)
 }
+
+#[cfg(test)]
+mod tests {
+    use tcpx_sys::table::{NetV7, NetV8, NetV9, NetV10, NetV11};
+
+    use super::*;
+
+    /// For each version: the soft plugin's table with one entry after the other set to null.
+    macro_rules! without_each {
+        ($version:ident, $net:ident: $($entry:ident = $name:literal),*) => {{
+            let soft = tcpx_soft::plugin_of(Version::$version);
+            let Table::$version(whole) = soft.table else { panic!("the version asked for") };
+            let missing = |table: $net| {
+                let table = Table::$version(Box::leak(Box::new(table)));
+                TableCalls::new(tcpx_sys::Plugin { table, extension: None }).err().map(|MissingEntry(name)| name)
+            };
+            assert_eq!(missing(*whole), None);
+            $(assert_eq!(missing($net { $entry: None, ..*whole }), Some($name));)*
+            let optional = $net {
+                reg_mr_dma_buf: None,
+                iflush: None,
+                get_device_mr: None,
+                irecv_consumed: None,
+                ..*whole
+            };
+            assert_eq!(missing(optional), None);
+            assert_eq!(name_of(&soft.table).as_deref(), Some("TCPX_Soft"));
+            assert_eq!(name_of(&Table::$version(Box::leak(Box::new($net { name: ptr::null(), ..*whole })))), None);
+        }};
+        ($version:ident, $net:ident) => {
+            without_each!($version, $net: init = "init", devices = "devices", get_properties = "getProperties",
+                listen = "listen", connect = "connect", accept = "accept", reg_mr = "regMr",
+                dereg_mr = "deregMr", isend = "isend", irecv = "irecv", test = "test",
+                close_send = "closeSend", close_recv = "closeRecv", close_listen = "closeListen")
+        };
+    }
+
+    #[test]
+    fn a_null_entry_that_is_needed_is_named_and_others_are_done_without() {
+        without_each!(V7, NetV7);
+        without_each!(V8, NetV8);
+        without_each!(V9, NetV9);
+        without_each!(V10, NetV10);
+        without_each!(V11, NetV11);
+    }
+
+    #[test]
+    fn half_an_extension_is_none() {
+        let soft = tcpx_soft::plugin();
+        let whole = soft.extension.unwrap();
+        let slices = |extension| {
+            let extension: &'static ExtensionV1 = Box::leak(Box::new(extension));
+            let plugin = tcpx_sys::Plugin { extension: Some(extension), ..soft };
+            TableCalls::new(plugin).ok().unwrap().max_slices()
+        };
+        assert_eq!(slices(*whole), whole.max_slices);
+        assert_eq!(slices(ExtensionV1 { max_slices: 0, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { describe: None, ..*whole }), whole.max_slices);
+        assert_eq!(slices(ExtensionV1 { waiter_open: None, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { waiter_attach: None, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { waiter_arm: None, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { waiter_close: None, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { isend_slices: None, ..*whole }), 1);
+        assert_eq!(slices(ExtensionV1 { irecv_slices: None, ..*whole }), 1);
+    }
+
+    #[test]
+    fn version_7_takes_int_sizes_and_later_ones_do_not() {
+        let max = |version| {
+            let calls = TableCalls::new(tcpx_soft::plugin_of(version)).ok().unwrap();
+            calls.max_registration()
+        };
+        assert_eq!(max(Version::V7), i32::MAX as usize);
+        for version in [Version::V8, Version::V9, Version::V10, Version::V11] {
+            assert!(max(version) > 1 << 40);
+        }
+    }
+}
