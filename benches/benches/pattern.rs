@@ -1,5 +1,7 @@
 //! How fast messages are made and checked: it bounds how long a verified pass takes.
 
+#![allow(missing_docs, reason = "the macros make a public function without any")]
+
 use std::hint::black_box;
 
 use benches::pattern;

@@ -1,0 +1,205 @@
+//! The stream over which the ends find each other and agree: frames of a length and JSON.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Doing, Failure};
+
+/// Longest frame; a wrong program on the port must not make this one allocate what it says.
+const LONGEST: u32 = 1 << 20;
+/// Longest silence of a peer that works: a pass takes seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The stream to the other end.
+#[derive(Debug)]
+pub(super) struct Peer {
+    stream: TcpStream,
+}
+
+/// The server's port, taken.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Door {
+    /// Takes the port on `address`, or on all addresses.
+    pub(super) fn open(address: Option<IpAddr>, port: u16) -> Result<Self, Failure> {
+        let all = || {
+            let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            // A machine without IPv6.
+            TcpListener::bind(every).or_else(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => Err(error),
+                _ => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
+            })
+        };
+        let listener = address.map_or_else(all, |address| TcpListener::bind((address, port)));
+        let listener = listener.map_err(|error| {
+            Failure::new(format!(
+                "bootstrap port {port} cannot be taken: {error}; end what uses it, or choose another with \
+                 UCCL_TCPX_BOOTSTRAP_PORT_BASE"
+            ))
+        })?;
+        let address = listener.local_addr().doing("asking for the bootstrap address")?;
+        listener.set_nonblocking(true).doing("preparing the bootstrap port")?;
+        Ok(Self { listener, address })
+    }
+
+    /// Waits for the client.
+    pub(super) fn accept(self, patience: Duration) -> Result<Peer, Failure> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).doing("preparing the bootstrap stream")?;
+                    return Peer::new(stream);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).doing("waiting for the client"),
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::peer(format!(
+                    "no client came to {} within {} s; start one with --role client --peer <this host>, or allow \
+                     more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
+                    self.address,
+                    patience.as_secs()
+                )));
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+impl Peer {
+    /// Connects to the server, again and again until `patience` ends: it may still be starting.
+    pub(super) fn find(host: &str, port: u16, patience: Duration) -> Result<Self, Failure> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let error = match Self::try_once(host, port, deadline) {
+                Ok(stream) => return Self::new(stream),
+                Err(error) => error,
+            };
+            if Instant::now() + RETRY >= deadline {
+                return Err(Failure::peer(format!(
+                    "no server at {host} port {port} within {} s ({error}); start one there with --role server, or \
+                     allow more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
+                    patience.as_secs()
+                )));
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    fn try_once(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (host, port).to_socket_addrs()? {
+            let left = deadline.saturating_duration_since(Instant::now()).max(POLL);
+            match TcpStream::connect_timeout(&address, left) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn new(stream: TcpStream) -> Result<Self, Failure> {
+        stream.set_nodelay(true).doing("preparing the bootstrap stream")?;
+        stream.set_read_timeout(Some(SILENCE)).doing("preparing the bootstrap stream")?;
+        stream.set_write_timeout(Some(SILENCE)).doing("preparing the bootstrap stream")?;
+        Ok(Self { stream })
+    }
+
+    /// The stream itself, for the plain TCP baseline, which speaks on it while nobody else does.
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn say(&mut self, word: &impl Serialize) -> Result<(), Failure> {
+        let text =
+            serde_json::to_vec(word).map_err(|error| Failure::new(format!("writing a frame: {error}")))?;
+        let mut frame = (text.len() as u32).to_le_bytes().to_vec();
+        frame.extend(text);
+        self.stream.write_all(&frame).doing("writing to it")
+    }
+
+    pub(super) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).doing("waiting for its word")?;
+        let length = u32::from_le_bytes(length);
+        if length > LONGEST {
+            return Err(Failure::peer(strange("it announces a frame of impossible length")));
+        }
+        let mut text = vec![0; length as usize];
+        self.stream.read_exact(&mut text).doing("waiting for the rest of its word")?;
+        serde_json::from_slice(&text).map_err(|error| Failure::peer(strange(&error.to_string())))
+    }
+}
+
+fn strange(why: &str) -> String {
+    format!("what answers at the bootstrap port is no p2p bench of this version: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Door, Peer};
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
+    const HERE: Option<std::net::IpAddr> = Some(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+    fn door() -> (Door, u16) {
+        let door = Door::open(HERE, 0).expect("any port");
+        let port = door.address.port();
+        (door, port)
+    }
+
+    #[test]
+    fn words_arrive_as_they_were_said() {
+        let (door, port) = door();
+        let there = thread::spawn(move || {
+            let mut peer = Peer::find("127.0.0.1", port, Duration::from_secs(5)).expect("it listens");
+            peer.say(&(7, "text")).expect("it hears");
+            peer.hear::<Vec<u8>>().expect("it answers")
+        });
+        let mut peer = door.accept(Duration::from_secs(5)).expect("it comes");
+        assert_eq!(peer.hear::<(u8, String)>().expect("said"), (7, "text".to_owned()));
+        peer.say(&[1, 2, 3]).expect("it hears");
+        assert_eq!(there.join().expect("no panic"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_busy_port_is_named_with_its_mend() {
+        let (_door, port) = door();
+        let text = Door::open(HERE, port).expect_err("taken").to_string();
+        assert!(text.contains(&port.to_string()) && text.contains("UCCL_TCPX_BOOTSTRAP_PORT_BASE"), "{text}");
+    }
+
+    #[test]
+    fn who_never_comes_is_waited_for_only_so_long() {
+        let (door, port) = door();
+        let text = door.accept(Duration::from_millis(20)).expect_err("nobody").to_string();
+        assert!(text.contains("no client came"), "{text}");
+        let text = Peer::find("127.0.0.1", port, Duration::from_millis(100)).expect_err("nobody").to_string();
+        assert!(text.contains("no server at 127.0.0.1"), "{text}");
+    }
+
+    #[test]
+    fn a_stranger_is_refused_without_allocating_what_it_says() {
+        let (door, port) = door();
+        let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        let mut peer = door.accept(Duration::from_secs(5)).expect("it comes");
+        let text = peer.hear::<u8>().expect_err("no frame").to_string();
+        assert!(text.contains("no p2p bench"), "{text}");
+    }
+}

@@ -1,0 +1,463 @@
+//! The end that sends, measures and prints.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use benches::cores;
+use benches::distance::Probe;
+use benches::raw_tcp::{self, Sender};
+use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, gigabytes_per_second};
+use indicatif::{ProgressBar, ProgressStyle};
+use p2p_memory::SharedHost;
+use tcpx_core::config::Config;
+
+use super::bootstrap::Peer;
+use super::content::Content;
+use super::link::{Link, Net, establish};
+use super::placement::Placement;
+use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, PINGS, Plan, SLICE};
+use super::report::{Calibrated, Comparison, Entry, Report};
+use super::words::{Answer, Command, Hello, Pass, Shape, VERSION, Welcome};
+use super::{Options, ping_pong, transfer};
+use crate::failure::{Doing, Failure};
+
+/// Runs everything and prints it.
+pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut json = options.json.as_ref().map(|path| (path, fs::File::create(path)));
+    if let Some((path, Err(error))) = &json {
+        return Err(Failure::new(format!("--json {}: {error}", path.display())));
+    }
+    let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
+    if let Some(net) = &net {
+        check_sizes(options, net)?;
+    }
+    let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
+    let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
+    let host = options.peer.as_deref().ok_or_else(|| Failure::new("--role client needs --peer"))?;
+    let mut peer = Peer::find(host, port, patience)?;
+    let Some(net) = net else { return calibrate(options, &mut peer) };
+    let mut session = Session::open(options, &net, peer, congestion)?;
+    let plan = Plan::new(options.seconds);
+    let report = session.measure(options, &net, &plan, began);
+    session.bar.finish_and_clear();
+    let report = report?;
+    session.peer.say(&Command::End)?;
+    print!("{report}");
+    if let Some((path, Ok(file))) = &mut json {
+        serde_json::to_writer_pretty(file, &report)
+            .map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?;
+    }
+    println!("{}", report.ratio_line());
+    Ok(())
+}
+
+/// Names the running machine, so that both ends know whether they share its cores.
+pub(super) fn machine() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn check_sizes(options: &Options, net: &Net) -> Result<(), Failure> {
+    let most = net.max_message();
+    let asked = options.sizes.iter().copied().chain([COMPARED]).max().unwrap_or(COMPARED);
+    if asked > most {
+        return Err(Failure::new(format!(
+            "a message of {asked} bytes is longer than {most}, the most {} carries",
+            net.describe()
+        )));
+    }
+    Ok(())
+}
+
+struct Session {
+    peer: Peer,
+    link: Link,
+    content: Content,
+    region: SharedHost,
+    probe: Probe,
+    bar: ProgressBar,
+    congestion: Option<String>,
+    same_host: bool,
+    passes: u64,
+}
+
+/// What both ends saw of a pass.
+struct Moved {
+    entry: Entry,
+    time: Duration,
+}
+
+impl Session {
+    fn open(
+        options: &Options,
+        net: &Net,
+        mut peer: Peer,
+        congestion: Option<String>,
+    ) -> Result<Self, Failure> {
+        let channels = options.channels.iter().copied().max().unwrap_or(1).into();
+        let (back, listening) = net.listen(1)?;
+        let size = plan::region(&options.sizes);
+        let hello = Hello {
+            version: VERSION,
+            back: back.into_iter().next().unwrap_or_default(),
+            channels,
+            region: size,
+            congestion: congestion.clone(),
+            machine: machine(),
+            seed: seed(),
+        };
+        peer.say(&hello)?;
+        let (handles, there) = match peer.hear()? {
+            Welcome::Come { handles, machine } => (handles, machine),
+            Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
+        };
+        let comms = establish(listening, net.connect(&handles)?)?;
+        let region = SharedHost::new(size).map_err(|error| Failure::new(error.to_string()))?;
+        let link = net.sending(comms, &region)?;
+        let content = Content::new(region.clone(), hello.seed);
+        let probe = Probe::new().doing("reading which cores this process may use")?;
+        let same_host = there == hello.machine;
+        let bar = progress_bar();
+        Ok(Self { peer, link, content, region, probe, bar, congestion, same_host, passes: 0 })
+    }
+
+    fn measure(
+        &mut self,
+        options: &Options,
+        net: &Net,
+        plan: &Plan,
+        began: Instant,
+    ) -> Result<Report, Failure> {
+        let mut raw = self.open_raw()?;
+        let mut report = Report {
+            plugin: net.describe(),
+            sockets: self.link.describe(),
+            congestion: raw.congestion().doing("reading the congestion control")?,
+            same_host: self.same_host,
+            ..Report::default()
+        };
+        let combinations: Vec<(usize, usize)> = options
+            .channels
+            .iter()
+            .flat_map(|channels| options.sizes.iter().map(|size| (usize::from(*channels), *size)))
+            .collect();
+        self.bar.set_length(combinations.len() as u64 * 2);
+        for (channels, size) in &combinations {
+            self.bar.set_message(format!("verifying {} over {channels}", human(*size)));
+            report.verified += self.verify(*size, *channels)?;
+            self.bar.inc(1);
+        }
+        self.scattered(net, 1, IN_FLIGHT + 1, true)?;
+        let left = plan.matrix.saturating_sub(began.elapsed());
+        for (index, (channels, size)) in combinations.iter().enumerate() {
+            let each = plan.matrix.saturating_sub(began.elapsed()).max(left / 20)
+                / (combinations.len() - index) as u32;
+            self.bar.set_message(format!("timing {} over {channels}", human(*size)));
+            report.entries.push(self.timed(*size, *channels, each)?);
+            self.bar.inc(1);
+        }
+        self.compare(net, plan, began, &mut raw, &mut report)?;
+        Ok(report)
+    }
+
+    /// A verified pass. Returns how many messages were checked.
+    fn verify(&mut self, size: usize, channels: usize) -> Result<u64, Failure> {
+        let messages = plan::verified_messages(size, channels);
+        let pass = self.pass(size, channels, messages, true);
+        self.run(&pass).map(|_| messages)
+    }
+
+    /// A timed pass of about `time`, after a short one that says how many messages that is.
+    fn timed(&mut self, size: usize, channels: usize, time: Duration) -> Result<Entry, Failure> {
+        let few = self.pass(size, channels, 2 * plan::pass(size, channels, 0, false, 0).in_flight, false);
+        let first = self.run(&few)?;
+        // Writing, poisoning and checking what is rotated over takes about as long as three transfers of it.
+        let messages = plan::timed_messages(few.messages, first.time, time / 2);
+        if messages <= few.messages {
+            return Ok(first.entry);
+        }
+        let pass = self.pass(size, channels, messages, false);
+        Ok(self.run(&pass)?.entry)
+    }
+
+    /// Rounds of the product and of plain TCP in turn, until enough are of one state or time is over.
+    fn compare(
+        &mut self,
+        net: &Net,
+        plan: &Plan,
+        began: Instant,
+        raw: &mut Sender,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let channels = report.best_channels(COMPARED).unwrap_or(1).min(self.link.data.len());
+        report.compared_channels = channels;
+        self.bar.set_message("choosing the fastest plain TCP");
+        let ranked = self.raw(false, |_| {
+            raw.qualify(COMPARED, plan.qualification).doing("measuring plain TCP").and_then(|ranked| {
+                raw.pause().doing("measuring plain TCP")?;
+                Ok(ranked)
+            })
+        })?;
+        let layouts = raw.layouts();
+        report.qualification =
+            ranked.iter().map(|(number, speed)| (layouts[*number].to_string(), *speed)).collect();
+        let finalists: Vec<usize> = ranked.iter().take(FINALISTS).map(|(number, _)| *number).collect();
+        report.finalists = finalists.iter().map(|number| layouts[*number].to_string()).collect();
+        let mut before = self.probe.measure().doing("measuring the distance of cores")?;
+        loop {
+            let settled = report.settled();
+            let elapsed = began.elapsed();
+            let limit = if settled { plan.whole } else { plan.whole + plan.extension };
+            if elapsed >= limit && !report.comparisons.is_empty() {
+                return Ok(());
+            }
+            self.bar.set_message(format!("round {}, cores {}", report.comparisons.len() + 1, before.state));
+            let product_first = report.comparisons.len().is_multiple_of(2);
+            let mut product = None;
+            if product_first {
+                product = Some(self.compared(channels)?);
+            }
+            let mut plain = Vec::with_capacity(finalists.len());
+            for layout in &finalists {
+                plain.push(self.raw(false, |_| {
+                    let round =
+                        raw.round(*layout, COMPARED_MESSAGES, COMPARED).doing("measuring plain TCP")?;
+                    raw.pause().doing("measuring plain TCP")?;
+                    Ok(round)
+                })?);
+            }
+            let product = product.map_or_else(|| self.compared(channels), Ok)?;
+            let scattered = self.scattered(net, channels, COMPARED_MESSAGES, false)?;
+            let after = self.probe.measure().doing("measuring the distance of cores")?;
+            let (ours, theirs) = self.ping_pongs(raw)?;
+            report.comparisons.push(Comparison::new(
+                before,
+                after,
+                product,
+                &plain,
+                scattered,
+                (&ours, &theirs),
+            ));
+            before = self.probe.measure().doing("measuring the distance of cores")?;
+        }
+    }
+
+    /// The product's side of a comparison.
+    fn compared(&mut self, channels: usize) -> Result<Entry, Failure> {
+        let pass = self.pass(COMPARED, channels, COMPARED_MESSAGES, false);
+        Ok(self.run(&pass)?.entry)
+    }
+
+    /// The same bytes in slices all over the region; `None` where the plugin takes no lists.
+    fn scattered(
+        &mut self,
+        net: &Net,
+        channels: usize,
+        messages: u64,
+        verified: bool,
+    ) -> Result<Option<Entry>, Failure> {
+        // As few messages as the plugin's lists allow.
+        let pieces = COMPARED / SLICE;
+        if net.max_slices() < 2 {
+            return Ok(None);
+        }
+        let cuts = pieces.div_ceil(net.max_slices()).next_power_of_two();
+        let mut pass = self.pass(COMPARED / cuts, channels, messages * cuts as u64, verified);
+        pass.shape = Shape::Scattered(SLICE);
+        Ok(Some(self.run(&pass)?.entry))
+    }
+
+    fn ping_pongs(&mut self, raw: &mut Sender) -> Result<(Latencies, Latencies), Failure> {
+        let core = cores::allowed().ok().filter(|allowed| allowed.len() > 1).map(|allowed| allowed[0]);
+        let _pinned = core.and_then(|core| cores::pin(core).ok());
+        self.peer.say(&Command::PingPong { messages: PINGS })?;
+        self.await_ready()?;
+        let ours = ping_pong::call(&mut self.link, &self.region, PINGS)?;
+        let theirs = self.raw(true, |_| {
+            let latencies = raw.ping_pong(PINGS).doing("measuring plain TCP")?;
+            raw.pause().doing("measuring plain TCP")?;
+            Ok(latencies)
+        })?;
+        Ok((ours, theirs))
+    }
+
+    /// Lets the server serve the baseline while `work` asks it.
+    fn raw<T>(
+        &mut self,
+        pinned: bool,
+        work: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.peer.say(&Command::Raw { pinned })?;
+        work(self)
+    }
+
+    fn open_raw(&mut self) -> Result<Sender, Failure> {
+        self.bar.set_message("opening plain TCP");
+        let working_set = plan::region(&[]);
+        open_raw(&mut self.peer, self.congestion.clone(), working_set, IN_FLIGHT as usize, self.same_host)
+    }
+
+    fn pass(&mut self, size: usize, channels: usize, messages: u64, verified: bool) -> Pass {
+        self.passes += 1;
+        let mut pass = plan::pass(size, channels, messages, verified, self.passes);
+        let slots = (self.region.len() / size) as u64;
+        pass.in_flight = pass.in_flight.min(slots);
+        pass
+    }
+
+    fn run(&mut self, pass: &Pass) -> Result<Moved, Failure> {
+        let placement = Placement::new(self.region.len(), pass.size, pass.shape);
+        self.peer.say(&Command::Pass(*pass))?;
+        transfer::prepare_send(&mut self.content, pass, &placement)?;
+        self.await_ready()?;
+        let sent = transfer::send(&mut self.link, &mut self.content, pass, &placement);
+        let sent = match sent {
+            Ok(sent) => sent,
+            // The server may know why.
+            Err(failure) => {
+                return Err(match self.peer.hear() {
+                    Ok(Answer::Failed(text)) => Failure::new(text),
+                    Ok(Answer::Ready | Answer::Passed { .. }) | Err(_) => failure,
+                });
+            }
+        };
+        let (time, cpu) = match self.peer.hear()? {
+            Answer::Passed { nanoseconds, cpu_nanoseconds } => {
+                (Duration::from_nanos(nanoseconds), Duration::from_nanos(cpu_nanoseconds))
+            }
+            Answer::Failed(text) => return Err(Failure::new(text)),
+            Answer::Ready => return Err(Failure::peer("the server is ready twice")),
+        };
+        let bytes = pass.size as u64 * pass.messages;
+        let entry = Entry {
+            size: pass.size,
+            channels: pass.channels,
+            in_flight: pass.in_flight,
+            messages: pass.messages,
+            sender_gigabytes_per_second: gigabytes_per_second(bytes, sent.time),
+            receiver_gigabytes_per_second: gigabytes_per_second(bytes, time),
+            p50_microseconds: sent.latencies.percentile(50.0).as_secs_f64() * 1e6,
+            p99_microseconds: sent.latencies.percentile(99.0).as_secs_f64() * 1e6,
+            sender_cpu_seconds_per_gigabyte: cpu_seconds_per_gigabyte(sent.cpu, bytes),
+            receiver_cpu_seconds_per_gigabyte: cpu_seconds_per_gigabyte(cpu, bytes),
+        };
+        Ok(Moved { entry, time: sent.time })
+    }
+
+    fn await_ready(&mut self) -> Result<(), Failure> {
+        match self.peer.hear()? {
+            Answer::Ready => Ok(()),
+            Answer::Failed(text) => Err(Failure::new(text)),
+            Answer::Passed { .. } => Err(Failure::peer("the server ended a pass that was not begun")),
+        }
+    }
+}
+
+fn open_raw(
+    peer: &mut Peer,
+    congestion: Option<String>,
+    working_set: usize,
+    in_flight: usize,
+    same_host: bool,
+) -> Result<Sender, Failure> {
+    peer.say(&Command::OpenRaw { congestion: congestion.clone(), working_set, in_flight, same_host })?;
+    let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
+    Sender::open(peer.stream(), &plan).doing("opening the plain TCP baseline")
+}
+
+/// Plain TCP alone: every layout under every congestion control this user may choose.
+fn calibrate(options: &Options, peer: &mut Peer) -> Result<(), Failure> {
+    let hello = Hello {
+        version: VERSION,
+        back: Vec::new(),
+        channels: 0,
+        region: 0,
+        congestion: options.congestion.clone(),
+        machine: machine(),
+        seed: 0,
+    };
+    peer.say(&hello)?;
+    let there = match peer.hear()? {
+        Welcome::Come { machine, .. } => machine,
+        Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
+    };
+    let mut probe = Probe::new().doing("reading which cores this process may use")?;
+    let names = options.congestion.clone().map_or_else(congestion_controls, |name| vec![name]);
+    let until = Instant::now() + Duration::from_secs(options.seconds.min(60));
+    let bar = progress_bar();
+    let mut calibrated = Calibrated::default();
+    let mut senders = Vec::new();
+    while calibrated.rounds() < 2 || Instant::now() < until {
+        let before = probe.measure().doing("measuring the distance of cores")?;
+        for (index, name) in names.iter().enumerate() {
+            bar.set_message(format!("{name}, cores {}", before.state));
+            // One congestion control at a time: the server keeps one baseline open.
+            drop(senders.pop());
+            senders.push(open_raw(peer, Some(name.clone()), COMPARED, 1, there == hello.machine)?);
+            let Some(sender) = senders.last_mut() else { continue };
+            peer.say(&Command::Raw { pinned: false })?;
+            for (layout, shape) in sender.layouts().iter().enumerate() {
+                let mut best: Option<raw_tcp::Round> = None;
+                for _ in 0..3 {
+                    let round = sender.round(layout, 8, COMPARED).doing("measuring plain TCP")?;
+                    if best.as_ref().is_none_or(|best| round.sender_time < best.sender_time) {
+                        best = Some(round);
+                    }
+                }
+                if let Some(best) = best {
+                    calibrated.add(shape.to_string(), name, index, &best);
+                }
+            }
+            sender.pause().doing("measuring plain TCP")?;
+        }
+        let after = probe.measure().doing("measuring the distance of cores")?;
+        calibrated.end_round(before, after);
+    }
+    bar.finish_and_clear();
+    peer.say(&Command::End)?;
+    print!("{calibrated}");
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&calibrated);
+        let text = text.map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?;
+        fs::write(path, text).doing(format!("writing --json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Those that this user may choose.
+fn congestion_controls() -> Vec<String> {
+    let root = rustix::process::geteuid().is_root();
+    let list = if root { "tcp_available_congestion_control" } else { "tcp_allowed_congestion_control" };
+    let names = fs::read_to_string(format!("/proc/sys/net/ipv4/{list}")).unwrap_or_default();
+    let mut names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+    if names.is_empty() {
+        names.push("reno".to_owned());
+    }
+    names
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {wide_bar} {msg} [{elapsed}]");
+    let bar = ProgressBar::new_spinner();
+    style.map_or(bar.clone(), |style| bar.with_style(style))
+}
+
+/// Different in each run; printed nowhere, since what it makes is checked within the run.
+fn seed() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    time.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+}
+
+/// A size as a user writes it.
+pub(super) fn human(size: usize) -> String {
+    for (shift, unit) in [(30, 'G'), (20, 'M'), (10, 'K')] {
+        if size.is_multiple_of(1 << shift) && size >> shift > 0 {
+            return format!("{}{unit}", size >> shift);
+        }
+    }
+    size.to_string()
+}

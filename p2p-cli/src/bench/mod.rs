@@ -1,0 +1,50 @@
+//! `p2p bench`: verified bytes between two processes, and their speed beside plain TCP's.
+
+mod bootstrap;
+mod client;
+mod content;
+mod link;
+mod options;
+mod ping_pong;
+mod placement;
+mod plan;
+mod report;
+mod server;
+mod spawn;
+mod transfer;
+mod words;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use tcpx_core::config::Config;
+
+use crate::failure::Failure;
+pub(crate) use options::Options;
+use options::Role;
+
+/// The soft plugin's congestion control.
+const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
+
+/// Runs one end, or starts both.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let config = Config::from_process().map_err(|error| Failure::new(error.to_string()))?;
+    let Some(role) = options.role else { return spawn::both(options) };
+    if options.is_child() {
+        // The parent may end without a chance to say so.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    }
+    let congestion = std::env::var(CONGESTION).ok().filter(|name| !name.is_empty());
+    if let Some(wanted) = &options.congestion
+        && congestion.as_ref() != Some(wanted)
+    {
+        // The plugin reads its environment, which a running process cannot change safely.
+        let error =
+            Command::new(spawn::program()?).args(std::env::args_os().skip(1)).env(CONGESTION, wanted).exec();
+        return Err(Failure::new(format!("starting with {CONGESTION}={wanted}: {error}")));
+    }
+    match role {
+        Role::Server => server::run(options, &config, congestion),
+        Role::Client => client::run(options, &config, congestion),
+    }
+}

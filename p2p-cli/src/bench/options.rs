@@ -1,0 +1,123 @@
+//! What a user can choose.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Which end this process is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Role {
+    /// Waits for the client, receives, and checks
+    Server,
+    /// Connects, sends, measures, and prints
+    Client,
+}
+
+/// Without --role, both ends are started on this machine.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Which end this process is; without it, both are started here
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Role>,
+    /// Host name or address of the server
+    #[arg(long, value_name = "HOST", required_if_eq("role", "client"))]
+    pub(crate) peer: Option<String>,
+    /// File of a net plugin, instead of the embedded one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plugin: Option<PathBuf>,
+    /// Numbers of channels to measure, 1 to 16 each
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) channels: Vec<u8>,
+    /// Message sizes, such as 64K, 4M; at most 1G
+    #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M,16M,64M,256M", value_parser = size)]
+    pub(crate) sizes: Vec<usize>,
+    /// About how long to run
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Keeps everything measured in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Congestion control of the soft plugin's and the plain sockets, such as cubic; give both ends the same
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// Measures only plain TCP, one 64 MiB buffer, every layout and congestion control
+    #[arg(long)]
+    pub(crate) calibrate: bool,
+    /// Address that the server listens on; without it, all
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<IpAddr>,
+    /// Started by another p2p
+    #[arg(long, hide = true)]
+    child: bool,
+}
+
+impl Options {
+    /// Whether another `p2p` started this one and watches it.
+    pub(crate) const fn is_child(&self) -> bool {
+        self.child
+    }
+}
+
+/// Bytes, with K, M or G for powers of 1024.
+fn size(text: &str) -> Result<usize, String> {
+    const LARGEST: usize = 1 << 30;
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: Option<usize> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes
+        .filter(|bytes| (1..=LARGEST).contains(bytes))
+        .ok_or_else(|| "a size is a number from 1 byte to 1G, such as 65536 or 64K".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, size};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &[&str]) -> Result<Options, clap::Error> {
+        Line::try_parse_from([&["p2p"], line].concat()).map(|line| line.options)
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("4K"), Ok(4096));
+        assert_eq!(size("64m"), Ok(64 << 20));
+        assert_eq!(size("1G"), Ok(1 << 30));
+        assert_eq!(size("17"), Ok(17));
+        for bad in ["", "K", "0", "2G", "-1", "4KB", "1.5M", "99999999999999999999G"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_default_is_the_whole_matrix_for_a_minute() {
+        let options = parse(&[]).expect("no arguments");
+        assert_eq!(options.channels, [1, 2, 4]);
+        assert_eq!((options.sizes[0], options.sizes[5]), (4096, 256 << 20));
+        assert_eq!(options.seconds, 60);
+        assert!(options.role.is_none() && !options.is_child());
+    }
+
+    #[test]
+    fn a_client_needs_a_peer_and_numbers_have_ranges() {
+        assert!(parse(&["--role", "client"]).is_err());
+        assert!(parse(&["--role", "client", "--peer", "host"]).is_ok());
+        assert!(parse(&["--role", "server"]).is_ok());
+        assert!(parse(&["--channels", "0"]).is_err());
+        assert!(parse(&["--channels", "17"]).is_err());
+        assert!(parse(&["--seconds", "0"]).is_err());
+        assert_eq!(parse(&["--channels", "2", "--sizes", "1K,2K"]).expect("good").sizes, [1024, 2048]);
+    }
+}

@@ -1,0 +1,106 @@
+//! How much is measured in the time given.
+
+use std::time::Duration;
+
+use super::words::{Pass, Shape};
+
+/// The message size at which the product and plain TCP are compared.
+pub(super) const COMPARED: usize = 64 << 20;
+/// Messages of that size under way, in the product and in plain TCP.
+pub(super) const IN_FLIGHT: u64 = 3;
+/// Least bytes that messages rotate over, more than a last-level cache holds.
+const REGION: usize = 512 << 20;
+/// Slice of a scattered message.
+pub(super) const SLICE: usize = 16 << 10;
+/// Messages of one comparison.
+pub(super) const COMPARED_MESSAGES: u64 = 16;
+/// Rounds of one state that settle a ratio.
+pub(super) const SETTLED: usize = 5;
+/// Round trips of one ping-pong.
+pub(super) const PINGS: u64 = 2000;
+/// Plain TCP layouts that are measured in every round, the fastest of the qualification.
+pub(super) const FINALISTS: usize = 2;
+
+/// The times of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Until the first comparison.
+    pub(super) matrix: Duration,
+    /// The whole run.
+    pub(super) whole: Duration,
+    /// How much longer it may take when the machine is restless.
+    pub(super) extension: Duration,
+    /// Each plain TCP layout in the qualification.
+    pub(super) qualification: Duration,
+}
+
+impl Plan {
+    pub(super) fn new(seconds: u64) -> Self {
+        let whole = Duration::from_secs(seconds);
+        Self {
+            matrix: whole.mul_f64(0.5),
+            whole,
+            extension: whole.min(Duration::from_secs(60)),
+            qualification: (whole / 200).clamp(Duration::from_millis(1), Duration::from_millis(300)),
+        }
+    }
+}
+
+/// Bytes that messages rotate over.
+pub(super) fn region(sizes: &[usize]) -> usize {
+    let largest = sizes.iter().copied().max().unwrap_or(0).max(COMPARED);
+    REGION.max((largest * (IN_FLIGHT as usize + 1)).next_multiple_of(SLICE))
+}
+
+/// A pass of `messages` messages.
+pub(super) fn pass(size: usize, channels: usize, messages: u64, verified: bool, number: u64) -> Pass {
+    let in_flight = in_flight(size, channels);
+    Pass { size, shape: Shape::Contiguous, channels, messages, in_flight, verified, number }
+}
+
+/// As many as give the same bytes under way, but not fewer than three or more than the windows hold.
+fn in_flight(size: usize, channels: usize) -> u64 {
+    ((COMPARED / size) as u64).clamp(IN_FLIGHT, 12 * channels as u64)
+}
+
+/// Messages of a verified pass: enough to fill the windows twice, or for large ones a few.
+pub(super) fn verified_messages(size: usize, channels: usize) -> u64 {
+    let twice = 2 * in_flight(size, channels) + 1;
+    let affordable = ((256 << 20) / size) as u64;
+    twice.min(affordable).max(IN_FLIGHT + 1)
+}
+
+/// Messages of a timed pass that shall take about `time`, after `messages` took `took`.
+pub(super) fn timed_messages(messages: u64, took: Duration, time: Duration) -> u64 {
+    let each = took.as_secs_f64() / messages.max(1) as f64;
+    let fitting = (time.as_secs_f64() / each.max(1e-9)) as u64;
+    fitting.clamp(IN_FLIGHT + 1, 200_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_fits_windows_and_region() {
+        for size in [1, 4096, 65536, 1 << 20, 16 << 20, 64 << 20, 256 << 20] {
+            for channels in [1, 2, 4, 16] {
+                let under_way = in_flight(size, channels);
+                assert!((3..=12 * channels as u64).contains(&under_way));
+                assert!(region(&[size]) as u64 / size as u64 > under_way.min(3), "{size}");
+                assert!(verified_messages(size, channels) > IN_FLIGHT);
+            }
+        }
+        assert_eq!(in_flight(COMPARED, 4), IN_FLIGHT);
+        assert_eq!(region(&[4096]), 512 << 20);
+        assert_eq!(region(&[256 << 20]), 1 << 30);
+    }
+
+    #[test]
+    fn a_pass_lasts_about_as_long_as_asked() {
+        let second = Duration::from_secs(1);
+        assert_eq!(timed_messages(10, second, 2 * second), 20);
+        assert_eq!(timed_messages(10, second, Duration::from_millis(1)), IN_FLIGHT + 1);
+        assert_eq!(timed_messages(10, Duration::ZERO, second), 200_000);
+    }
+}

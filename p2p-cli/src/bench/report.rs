@@ -1,0 +1,314 @@
+//! What was measured, as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use benches::distance::{Distance, State};
+use benches::raw_tcp::Round;
+use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, median, spread};
+use serde::Serialize;
+
+use super::client::human;
+use super::plan::{COMPARED, SETTLED};
+
+/// One size over one number of channels.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Entry {
+    pub(super) size: usize,
+    pub(super) channels: usize,
+    pub(super) in_flight: u64,
+    pub(super) messages: u64,
+    pub(super) sender_gigabytes_per_second: f64,
+    pub(super) receiver_gigabytes_per_second: f64,
+    pub(super) p50_microseconds: f64,
+    pub(super) p99_microseconds: f64,
+    pub(super) sender_cpu_seconds_per_gigabyte: f64,
+    pub(super) receiver_cpu_seconds_per_gigabyte: f64,
+}
+
+/// One round of the product and of plain TCP.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Comparison {
+    /// Of the cores, if it was the same before and after.
+    state: Option<&'static str>,
+    nanoseconds_before: Option<f64>,
+    nanoseconds_after: Option<f64>,
+    product: Entry,
+    /// GB/s of each finalist.
+    plain: Vec<f64>,
+    plain_cpu_seconds_per_gigabyte: Vec<f64>,
+    scattered: Option<Entry>,
+    ping_pong_p50_microseconds: f64,
+    ping_pong_p99_microseconds: f64,
+    plain_ping_pong_p50_microseconds: f64,
+    plain_ping_pong_p99_microseconds: f64,
+}
+
+impl Comparison {
+    pub(super) fn new(
+        before: Distance,
+        after: Distance,
+        product: Entry,
+        plain: &[Round],
+        scattered: Option<Entry>,
+        (ours, theirs): (&Latencies, &Latencies),
+    ) -> Self {
+        let microseconds = |latencies: &Latencies, percent| latencies.percentile(percent).as_secs_f64() * 1e6;
+        Self {
+            state: (before.state == after.state).then(|| name(before.state)),
+            nanoseconds_before: before.nanoseconds,
+            nanoseconds_after: after.nanoseconds,
+            product,
+            plain: plain.iter().map(Round::gigabytes_per_second).collect(),
+            plain_cpu_seconds_per_gigabyte: plain
+                .iter()
+                .map(|round| cpu_seconds_per_gigabyte(round.sender_cpu + round.receiver_cpu, round.bytes))
+                .collect(),
+            scattered,
+            ping_pong_p50_microseconds: microseconds(ours, 50.0),
+            ping_pong_p99_microseconds: microseconds(ours, 99.0),
+            plain_ping_pong_p50_microseconds: microseconds(theirs, 50.0),
+            plain_ping_pong_p99_microseconds: microseconds(theirs, 99.0),
+        }
+    }
+}
+
+/// Everything of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Report {
+    pub(super) plugin: String,
+    pub(super) sockets: Option<String>,
+    pub(super) congestion: String,
+    pub(super) same_host: bool,
+    /// Messages of which every byte was checked.
+    pub(super) verified: u64,
+    pub(super) entries: Vec<Entry>,
+    pub(super) compared_channels: usize,
+    /// GB/s of each layout of plain TCP, the fastest first.
+    pub(super) qualification: Vec<(String, f64)>,
+    pub(super) finalists: Vec<String>,
+    pub(super) comparisons: Vec<Comparison>,
+}
+
+/// What the rounds of one state say together.
+#[derive(Clone, Debug)]
+struct Verdict {
+    state: &'static str,
+    rounds: usize,
+    all: usize,
+    baseline: usize,
+    product: f64,
+    plain: f64,
+    ratio: f64,
+    spread: f64,
+    scattered: Option<f64>,
+    ping_pong: [f64; 4],
+}
+
+impl Report {
+    /// The number of channels that moved messages of `size` fastest.
+    pub(super) fn best_channels(&self, size: usize) -> Option<usize> {
+        let of_size = self.entries.iter().filter(|entry| entry.size == size);
+        let speed = |entry: &&Entry| entry.sender_gigabytes_per_second;
+        of_size.max_by(|one, other| speed(one).total_cmp(&speed(other))).map(|entry| entry.channels)
+    }
+
+    /// Whether enough rounds were of one state.
+    pub(super) fn settled(&self) -> bool {
+        self.verdict().is_some_and(|verdict| verdict.rounds >= SETTLED)
+    }
+
+    /// The last line of a run.
+    pub(super) fn ratio_line(&self) -> String {
+        match self.verdict() {
+            Some(verdict) if verdict.rounds >= SETTLED => format!("ratio {:.3}", verdict.ratio),
+            Some(verdict) => format!("ratio {:.3} unsettled", verdict.ratio),
+            None => "ratio 0 unsettled".to_owned(),
+        }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        let mut by_state: BTreeMap<&'static str, Vec<&Comparison>> = BTreeMap::new();
+        for round in &self.comparisons {
+            by_state.entry(round.state.unwrap_or("changing")).or_default().push(round);
+        }
+        // Rounds in which the state changed are compared with nothing, unless there are no others.
+        let steady = by_state.iter().filter(|(state, _)| **state != "changing");
+        let (state, rounds) = steady
+            .max_by_key(|(_, rounds)| rounds.len())
+            .or_else(|| by_state.iter().next())
+            .map(|(state, rounds)| (*state, rounds.as_slice()))?;
+        let each = |value: &dyn Fn(&Comparison) -> f64| -> Vec<f64> {
+            rounds.iter().map(|round| value(round)).collect()
+        };
+        let of_layout = |layout: usize| median(&each(&|round| round.plain[layout])).unwrap_or(0.0);
+        let baseline =
+            (0..self.finalists.len()).max_by(|one, other| of_layout(*one).total_cmp(&of_layout(*other)))?;
+        let ratios = each(&|round| round.product.sender_gigabytes_per_second / round.plain[baseline]);
+        let scattered: Vec<f64> = rounds
+            .iter()
+            .filter_map(|round| {
+                let scattered = round.scattered.as_ref()?.sender_gigabytes_per_second;
+                Some(scattered / round.product.sender_gigabytes_per_second)
+            })
+            .collect();
+        Some(Verdict {
+            state,
+            rounds: if state == "changing" { 0 } else { rounds.len() },
+            all: self.comparisons.len(),
+            baseline,
+            product: median(&each(&|round| round.product.sender_gigabytes_per_second))?,
+            plain: of_layout(baseline),
+            ratio: median(&ratios)?,
+            spread: spread(&ratios)?,
+            scattered: median(&scattered),
+            ping_pong: [
+                median(&each(&|round| round.ping_pong_p50_microseconds))?,
+                median(&each(&|round| round.ping_pong_p99_microseconds))?,
+                median(&each(&|round| round.plain_ping_pong_p50_microseconds))?,
+                median(&each(&|round| round.plain_ping_pong_p99_microseconds))?,
+            ],
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, congestion control {}", self.plugin, self.congestion)?;
+        if let Some(sockets) = &self.sockets {
+            writeln!(f, "{sockets}")?;
+        }
+        if !self.same_host {
+            writeln!(f, "two machines: the distance of cores is the client's only")?;
+        }
+        writeln!(f, "verified: every byte of {} messages, each with its own seed", self.verified)?;
+        writeln!(f)?;
+        let head = [
+            "channels",
+            "size",
+            "in flight",
+            "send GB/s",
+            "recv GB/s",
+            "p50 us",
+            "p99 us",
+            "CPU s/GB send",
+            "recv",
+        ];
+        let [a, b, c, d, e, p, q, g, h] = head;
+        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {e:>9} {p:>10} {q:>10} {g:>13} {h:>6}")?;
+        for entry in &self.entries {
+            writeln!(
+                f,
+                "{:>8} {:>6} {:>9} {:>9.2} {:>9.2} {:>10.1} {:>10.1} {:>13.3} {:>6.3}",
+                entry.channels,
+                human(entry.size),
+                entry.in_flight,
+                entry.sender_gigabytes_per_second,
+                entry.receiver_gigabytes_per_second,
+                entry.p50_microseconds,
+                entry.p99_microseconds,
+                entry.sender_cpu_seconds_per_gigabyte,
+                entry.receiver_cpu_seconds_per_gigabyte,
+            )?;
+        }
+        writeln!(f)?;
+        for (layout, speed) in &self.qualification {
+            writeln!(f, "plain TCP, {layout}: up to {speed:.2} GB/s")?;
+        }
+        let Some(verdict) = self.verdict() else { return Ok(()) };
+        let Verdict { state, rounds, all, baseline, product, plain, ratio, spread, scattered, ping_pong } =
+            verdict;
+        writeln!(f)?;
+        writeln!(f, "compared: {rounds} of {all} rounds, cores {state}; medians at {}", human(COMPARED))?;
+        writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
+        writeln!(
+            f,
+            "p2p over {} channels: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
+            self.compared_channels
+        )?;
+        if let Some(scattered) = scattered {
+            writeln!(f, "slices of 16K all over the region: {scattered:.3} of contiguous")?;
+        }
+        let [p50, p99, plain50, plain99] = ping_pong;
+        writeln!(
+            f,
+            "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us; plain TCP {plain50:.2} us, {plain99:.2} us; ratio {:.2}",
+            p50 / plain50
+        )
+    }
+}
+
+/// Plain TCP under several congestion controls.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Calibrated {
+    names: Vec<String>,
+    /// For each layout and congestion control, GB/s and CPU s/GB of each round.
+    layouts: BTreeMap<String, Vec<Vec<(f64, f64)>>>,
+    /// Distance of cores before and after each round, in nanoseconds, and the state if it was the same.
+    distances: Vec<(Option<f64>, Option<f64>, Option<&'static str>)>,
+}
+
+impl Calibrated {
+    pub(super) const fn rounds(&self) -> usize {
+        self.distances.len()
+    }
+
+    pub(super) fn add(&mut self, layout: String, name: &str, index: usize, round: &Round) {
+        if self.names.len() <= index {
+            self.names.push(name.to_owned());
+        }
+        let of_layout = self.layouts.entry(layout).or_default();
+        of_layout.resize(of_layout.len().max(index + 1), Vec::new());
+        let cpu = cpu_seconds_per_gigabyte(round.sender_cpu + round.receiver_cpu, round.bytes);
+        of_layout[index].push((round.gigabytes_per_second(), cpu));
+    }
+
+    pub(super) fn end_round(&mut self, before: Distance, after: Distance) {
+        let state = (before.state == after.state).then(|| name(before.state));
+        self.distances.push((before.nanoseconds, after.nanoseconds, state));
+    }
+}
+
+impl fmt::Display for Calibrated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "plain TCP, one 64 MiB buffer, each message acknowledged; median GB/s (CPU s/GB)")?;
+        let states: Vec<&'static str> =
+            self.distances.iter().map(|(_, _, state)| state.unwrap_or("changing")).collect();
+        let mut known = states.clone();
+        known.sort_unstable();
+        known.dedup();
+        for state in known {
+            let rounds = states.iter().filter(|one| **one == state).count();
+            writeln!(f, "\ncores {state}, {rounds} rounds")?;
+            writeln!(
+                f,
+                "{:44}{}",
+                "",
+                self.names.iter().map(|name| format!("{name:>16}")).collect::<String>()
+            )?;
+            for (layout, by_name) in &self.layouts {
+                write!(f, "{layout:44}")?;
+                for rounds in by_name {
+                    let of_state = rounds.iter().zip(&states).filter(|(_, one)| **one == state);
+                    let (speeds, cpus): (Vec<f64>, Vec<f64>) = of_state.map(|(round, _)| *round).unzip();
+                    let cell = format!(
+                        "{:.1} ({:.2})",
+                        median(&speeds).unwrap_or(0.0),
+                        median(&cpus).unwrap_or(0.0)
+                    );
+                    write!(f, "{cell:>16}")?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn name(state: State) -> &'static str {
+    match state {
+        State::Near => "near",
+        State::Far => "far",
+        State::Other => "other",
+    }
+}

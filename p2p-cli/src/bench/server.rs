@@ -1,0 +1,157 @@
+//! The end that receives, checks, and does what the client asks.
+
+use std::time::Duration;
+
+use benches::cores::{self, Pinned};
+use benches::raw_tcp;
+use p2p_memory::SharedHost;
+use tcpx_core::config::Config;
+
+use super::bootstrap::{Door, Peer};
+use super::content::Content;
+use super::link::{Link, MOST_CHANNELS, Net, establish};
+use super::placement::Placement;
+use super::transfer;
+use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
+use super::{Options, ping_pong};
+use crate::failure::{Doing, Failure};
+
+/// What a started server says on its standard output once its port is taken.
+pub(super) const READY: &str = "ready";
+/// Larger than any region a client of this version asks for.
+const LARGEST_REGION: usize = 8 << 30;
+
+/// Serves one client.
+pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
+    let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
+    // Before the port is taken: a plugin that cannot be used is known at once.
+    let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
+    let door = Door::open(options.listen, port)?;
+    if options.is_child() {
+        println!("{READY}");
+    } else {
+        println!("waiting for a client on port {port}");
+    }
+    let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
+    let mut peer = door.accept(patience)?;
+    let hello: Hello = peer.hear()?;
+    if let Some(reason) = objection(&hello, net.is_some(), congestion.as_deref()) {
+        peer.say(&Welcome::Refused(reason.clone()))?;
+        return Err(Failure::new(reason));
+    }
+    let mut session = open(net.as_ref(), &mut peer, &hello)?;
+    loop {
+        match peer.hear()? {
+            Command::End => return Ok(()),
+            command => session.obey(&mut peer, command)?,
+        }
+    }
+}
+
+/// Why this client cannot be served.
+fn objection(hello: &Hello, transfers: bool, congestion: Option<&str>) -> Option<String> {
+    if hello.version != VERSION {
+        Some(format!("server and client are of different versions ({VERSION} and {})", hello.version))
+    } else if (hello.channels > 0) != transfers {
+        Some("give --calibrate to both ends or to none".to_owned())
+    } else if hello.congestion.as_deref() != congestion {
+        let name = |name: Option<&str>| name.unwrap_or("the system's").to_owned();
+        Some(format!(
+            "congestion control is {} at the server and {} at the client: give both the same --congestion",
+            name(congestion),
+            name(hello.congestion.as_deref())
+        ))
+    } else if hello.channels > MOST_CHANNELS || hello.region > LARGEST_REGION {
+        Some(format!("the client asks for {} channels and {} bytes", hello.channels, hello.region))
+    } else {
+        None
+    }
+}
+
+fn open(net: Option<&Net>, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
+    let machine = super::client::machine();
+    let Some(net) = net else {
+        peer.say(&Welcome::Come { handles: Vec::new(), machine })?;
+        return Ok(Session { transfers: None, raw: None });
+    };
+    let (handles, listening) = net.listen(hello.channels)?;
+    peer.say(&Welcome::Come { handles, machine })?;
+    let comms = establish(listening, net.connect(std::slice::from_ref(&hello.back))?)?;
+    let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
+    let link = net.receiving(comms, &region)?;
+    let content = Content::new(region.clone(), hello.seed);
+    Ok(Session { transfers: Some(Transfers { link, content, region }), raw: None })
+}
+
+struct Session {
+    transfers: Option<Transfers>,
+    raw: Option<raw_tcp::Receiver>,
+}
+
+struct Transfers {
+    link: Link,
+    content: Content,
+    region: SharedHost,
+}
+
+impl Session {
+    fn obey(&mut self, peer: &mut Peer, command: Command) -> Result<(), Failure> {
+        let none = || Failure::peer("the client asks for a transfer in a calibration");
+        match command {
+            Command::Pass(pass) => self.transfers.as_mut().ok_or_else(none)?.pass(peer, &pass),
+            Command::PingPong { messages } => {
+                let Transfers { link, region, .. } = self.transfers.as_mut().ok_or_else(none)?;
+                let _pinned = second_core();
+                ping_pong::echo(link, region, messages, || peer.say(&Answer::Ready))
+            }
+            Command::OpenRaw { congestion, working_set, in_flight, same_host } => {
+                let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
+                self.raw = None;
+                let raw = raw_tcp::Receiver::open(peer.stream(), &plan);
+                self.raw = Some(raw.doing("opening the plain TCP baseline")?);
+                Ok(())
+            }
+            Command::Raw { pinned } => {
+                let raw = self
+                    .raw
+                    .as_mut()
+                    .ok_or_else(|| Failure::peer("the client asks for an unopened baseline"))?;
+                let _pinned = if pinned { second_core() } else { None };
+                raw.serve().doing("serving the plain TCP baseline")
+            }
+            Command::End => Ok(()),
+        }
+    }
+}
+
+impl Transfers {
+    fn pass(&mut self, peer: &mut Peer, pass: &Pass) -> Result<(), Failure> {
+        let Self { link, content, .. } = self;
+        let placement = Placement::new(self.region.len(), pass.size.max(1), pass.shape);
+        if pass.size == 0 || pass.channels == 0 || pass.channels > link.data.len() || placement.slots() == 0 {
+            return Err(Failure::peer("the client asks for an impossible pass"));
+        }
+        transfer::prepare_receive(content, pass, &placement)?;
+        let seen = transfer::receive(link, content, pass, &placement, || peer.say(&Answer::Ready));
+        let passed = seen.and_then(|seen| {
+            transfer::check_received(content, pass, &placement)?;
+            let nanoseconds = seen.time.as_nanos() as u64;
+            Ok(Answer::Passed { nanoseconds, cpu_nanoseconds: seen.cpu.as_nanos() as u64 })
+        });
+        match passed {
+            Ok(answer) => peer.say(&answer),
+            Err(failure) => {
+                // The client says it; when it cannot be told, this end says it itself.
+                peer.say(&Answer::Failed(failure.to_string()))?;
+                Err(Failure::peer(failure.to_string()))
+            }
+        }
+    }
+}
+
+/// Keeps the calling thread on the second core it may use, so that two polling ends do not share one. A
+/// machine with one core, or one that forbids it, still works.
+fn second_core() -> Option<Pinned> {
+    let core = *cores::allowed().ok()?.get(1)?;
+    cores::pin(core).ok()
+}

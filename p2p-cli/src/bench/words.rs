@@ -1,0 +1,84 @@
+//! What the two ends say to each other over the bootstrap stream.
+
+use serde::{Deserialize, Serialize};
+
+/// Changes whenever a word does, so that two programs that differ say so at once.
+pub(super) const VERSION: u32 = 1;
+
+/// The client's first word.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Hello {
+    pub(super) version: u32,
+    /// Handle of the channel from the server back to the client. Empty for a calibration.
+    pub(super) back: Vec<u8>,
+    /// Channels from the client to the server.
+    pub(super) channels: usize,
+    /// Bytes that messages rotate over.
+    pub(super) region: usize,
+    pub(super) congestion: Option<String>,
+    /// Names the running machine.
+    pub(super) machine: String,
+    /// The run's seed.
+    pub(super) seed: u64,
+}
+
+/// The server's answer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) enum Welcome {
+    /// Handles of the channels.
+    Come { handles: Vec<Vec<u8>>, machine: String },
+    /// Why not.
+    Refused(String),
+}
+
+/// How the messages of a pass lie in the region.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) enum Shape {
+    /// Each message in one piece.
+    Contiguous,
+    /// Each in slices of this many bytes, all over the region.
+    Scattered(usize),
+}
+
+/// Messages to move.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(super) struct Pass {
+    /// Bytes of a message.
+    pub(super) size: usize,
+    pub(super) shape: Shape,
+    /// Channels used, the first ones.
+    pub(super) channels: usize,
+    pub(super) messages: u64,
+    /// Messages sent and not acknowledged at most.
+    pub(super) in_flight: u64,
+    /// Whether every message is written anew, poisoned and checked, or only what lies there at the end.
+    pub(super) verified: bool,
+    /// Number of the pass, part of the seeds.
+    pub(super) number: u64,
+}
+
+/// What the client asks for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) enum Command {
+    /// Receive.
+    Pass(Pass),
+    /// Answer small messages.
+    PingPong { messages: u64 },
+    /// Open the plain TCP baseline.
+    OpenRaw { congestion: Option<String>, working_set: usize, in_flight: usize, same_host: bool },
+    /// Serve it; on the server's core where pinned.
+    Raw { pinned: bool },
+    /// It is over.
+    End,
+}
+
+/// What the server says after a command.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) enum Answer {
+    /// Ready to receive.
+    Ready,
+    /// A pass went well.
+    Passed { nanoseconds: u64, cpu_nanoseconds: u64 },
+    /// It did not; the run is over.
+    Failed(String),
+}
