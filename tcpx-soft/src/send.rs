@@ -339,15 +339,31 @@ impl Comm {
         }
         self.discard_credits();
         let side = self.sender()?;
-        if side.peer_gone && (side.written < side.made || self.needs_peer()) {
-            return Err(self.gone("closed the connection before everything was sent"));
+        // Bytes that a lane still has to hand over are the lane's to judge: it may have handed them over by
+        // now, and a receiver that has everything may go.
+        let left = "closed the connection before everything was sent";
+        if side.peer_gone && side.written < side.made {
+            return Err(self.gone(left));
+        }
+        if self.peer_is_gone() && self.ring.posted != self.ring.moving && !self.oldest_is_sent() {
+            // Told again with every test; older sends that get through meanwhile still answer.
+            return Err(self.lost(left));
         }
         Ok(())
     }
 
-    /// Whether some posted send is not yet handed to the kernel.
-    fn needs_peer(&self) -> bool {
-        self.ring.posted != self.ring.moving || self.sockets.iter().any(|socket| socket.queue.len() > 0)
+    fn peer_is_gone(&self) -> bool {
+        matches!(&self.side, Side::Send(side) if side.peer_gone)
+    }
+
+    /// Whether the oldest send only waits for being asked about.
+    fn oldest_is_sent(&mut self) -> bool {
+        let oldest = self.ring.done;
+        let Side::Send(side) = &self.side else { return false };
+        let written = side.written;
+        oldest != self.ring.moving
+            && self.shared.remaining[Ring::position(oldest)].0.load(Ordering::Acquire) == 0
+            && self.ring.at(oldest).control_end <= written
     }
 
     /// Takes in everything the receiver said.
@@ -374,8 +390,12 @@ impl Comm {
     }
 
     fn gone(&mut self, what: &str) -> Failure {
-        let text = format!("the receiver at {} {what}", self.peer.address);
-        self.fail(Failure::peer(Code::SYSTEM_ERROR, text))
+        let failure = self.lost(what);
+        self.fail(failure)
+    }
+
+    fn lost(&self, what: &str) -> Failure {
+        Failure::peer(Code::SYSTEM_ERROR, format!("the receiver at {} {what}", self.peer.address))
     }
 
     /// The oldest send has no task left: done once its control bytes are written.
