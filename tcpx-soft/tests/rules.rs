@@ -43,6 +43,8 @@ in_both_modes! {
     strict_a_listener_serves_one, a_listener_serves_one: second_accept;
     strict_empty_messages_take_a_slot, empty_messages_take_a_slot: empty_messages;
     strict_close_does_not_wait, close_does_not_wait: close_in_the_middle;
+    strict_a_receiver_with_everything_may_close_first, a_receiver_with_everything_may_close_first:
+        receiver_closes_first;
     strict_done_requests_are_dead, done_requests_are_dead: after_done;
     strict_closing_after_the_receiver_has_all_is_clean, closing_after_the_receiver_has_all_is_clean: clean_close;
 }
@@ -334,6 +336,29 @@ fn clean_close(net: Net) {
             done.then_some(())
         });
         close(net, comms);
+        assert!(into.bytes == from.bytes);
+    }
+}
+
+/// The receiver has all and closes at once; the sender, slower to look, still hears that it is done.
+fn receiver_closes_first(net: Net) {
+    for round in 0..300 {
+        let comms = pair(net);
+        let size = [100, 17_000, 600_000][round % 3];
+        let from = Memory::patterned(net, comms.0, 3, size);
+        let mut into = Memory::zeroed(net, comms.1, size);
+        let receive = post_receive(net, comms.1, &mut into);
+        let send = post_send(net, comms.0, &from);
+        let receive = receive as usize;
+        let receiver = comms.1 as usize;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                finish(net, receive as Pointer, "the receive");
+                assert_eq!(net.close_recv(receiver as Pointer), 0);
+            });
+            finish(net, send, "the send of a message that arrived");
+        });
+        assert_eq!(net.close_send(comms.0), 0);
         assert!(into.bytes == from.bytes);
     }
 }
