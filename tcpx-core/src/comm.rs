@@ -29,8 +29,9 @@ macro_rules! common {
             /// Takes `memory` over and registers it; the comm keeps it until [`deregister`](Self::deregister)
             /// or its own end.
             ///
-            /// Host memory may start anywhere: the pages around it are registered. CUDA memory must start
-            /// and end at a multiple of 4 KiB.
+            /// Host memory may start anywhere, best at the start of a page, as a
+            /// [`HostBuffer`](p2p_memory::HostBuffer) does. CUDA memory must start and end at a multiple of
+            /// 4 KiB.
             ///
             /// # Errors
             ///

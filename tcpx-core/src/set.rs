@@ -59,6 +59,8 @@ pub enum Sleep<'a> {
 struct Place {
     generation: u32,
     channel: Option<Channel>,
+    /// The channel's fault was handed out.
+    told: bool,
 }
 
 /// Channels of one plugin with one owner.
@@ -115,6 +117,7 @@ impl ChannelSet {
         let busy = channel.has_work();
         let place = &mut self.places[index];
         place.channel = Some(channel);
+        place.told = false;
         let id = ChannelId { index: index as u32, generation: place.generation };
         if busy {
             self.mark(id);
@@ -239,13 +242,14 @@ impl ChannelSet {
             let event = match channel.release() {
                 Release::Released(completion) => Event::Completed(completion),
                 Release::NotYet => return channel.has_work(),
-                Release::Failed(fault) => Event::Failed(fault),
+                Release::Failed(_) if place.told => return false,
+                Release::Failed(fault) => {
+                    place.told = true;
+                    Event::Failed(fault)
+                }
             };
             round.events += 1;
             sink(id, event);
-            if matches!(event, Event::Failed(_)) {
-                return false;
-            }
         }
     }
 

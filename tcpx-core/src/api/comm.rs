@@ -2,7 +2,6 @@
 
 use core::cell::Cell;
 use core::marker::PhantomData;
-use core::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -130,7 +129,7 @@ impl Comm {
         Ok(live.memory)
     }
 
-    /// What to register for `memory`: its own span for CUDA, the pages that hold it for the host.
+    /// What to register for `memory`: exactly its span, so that no plugin has a claim on what lies beside it.
     fn region(&self, memory: &dyn Memory) -> Result<Region, Error> {
         let (base, length) = memory.span();
         let kind = memory.kind();
@@ -138,22 +137,18 @@ impl Comm {
             return Err(Misuse::Empty.into());
         }
         self.check_kind(kind)?;
-        let region = match kind {
-            MemoryKind::Host => covering_pages(base, length, kind),
-            MemoryKind::Cuda { .. } | _ => {
-                let address = base.as_ptr().addr();
-                if !address.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) {
-                    return Err(Misuse::Unaligned { address, length }.into());
-                }
-                Region { base, length, kind }
+        if !matches!(kind, MemoryKind::Host) {
+            let address = base.as_ptr().addr();
+            if !address.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) {
+                return Err(Misuse::Unaligned { address, length }.into());
             }
-        };
-        let max = self.calls.max_registration();
-        if region.length > max {
-            let Place { device, version, .. } = self.place;
-            return Err(Error::RegistrationTooLarge { device, version, length: region.length, max });
         }
-        Ok(region)
+        let max = self.calls.max_registration();
+        if length > max {
+            let Place { device, version, .. } = self.place;
+            return Err(Error::RegistrationTooLarge { device, version, length, max });
+        }
+        Ok(Region { base, length, kind })
     }
 
     fn check_kind(&self, kind: MemoryKind) -> Result<(), Error> {
@@ -170,16 +165,6 @@ impl Comm {
         }
         Ok(())
     }
-}
-
-/// Host memory is mapped by the page, so the pages around a span are there as well; some plugins take
-/// only whole pages.
-fn covering_pages(base: NonNull<u8>, length: usize, kind: MemoryKind) -> Region {
-    let before = base.as_ptr().addr() % PAGE;
-    let start = base.as_ptr().wrapping_sub(before);
-    let length = (before + length).next_multiple_of(PAGE);
-    // The first page is never at address 0, where nothing is mapped.
-    Region { base: NonNull::new(start).unwrap_or(base), length, kind }
 }
 
 impl Drop for Comm {

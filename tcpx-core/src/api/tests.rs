@@ -407,6 +407,7 @@ fn a_lost_channel_is_reported_once() {
             assert_eq!(channel, id);
             seen.push(event);
         });
+        assert!(set.post(id, 2, &[slice], now).is_err());
     }
     let [Event::Failed(fault)] = seen[..] else { panic!("{seen:?}") };
     assert_eq!(fault.reason, Reason::Remote);
