@@ -70,11 +70,10 @@ impl<T> Doing<T> for io::Result<T> {
 
 impl<T> Doing<T> for Result<T, tcpx_core::Error> {
     fn doing(self, doing: impl Display) -> Result<T, Failure> {
-        self.map_err(|error| match error {
-            tcpx_core::Error::Fault(_) | tcpx_core::Error::Deadline { .. } => {
-                Failure::peer(format!("{doing}: {error}"))
-            }
-            error => Failure::new(format!("{doing}: {error}")),
+        self.map_err(|error| {
+            let text = format!("{doing}: {error}");
+            let gone = matches!(error, tcpx_core::Error::Fault(_) | tcpx_core::Error::Deadline { .. });
+            if gone { Failure::peer(text) } else { Failure::new(text) }
         })
     }
 }

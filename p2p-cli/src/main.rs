@@ -10,7 +10,12 @@ mod failure;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Asks for the net plugin's own lines.
+const PLUGIN_LINES: &str = "NCCL_DEBUG";
 
 /// Point-to-point transfers over NCCL net plugins
 #[derive(Debug, Parser)]
@@ -28,7 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { command: Command::Bench(options) } = Arguments::parse();
-    tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).init();
+    show_log();
     match bench::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -39,4 +44,15 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Warnings of this program go to standard error; lines of the net plugin only where they were asked for,
+/// since an error says in one line what they lead to.
+fn show_log() {
+    let plugin = if std::env::var_os(PLUGIN_LINES).is_some() { LevelFilter::TRACE } else { LevelFilter::OFF };
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target(tcpx_core::LOG_TARGET, plugin);
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(filter)
+        .init();
 }

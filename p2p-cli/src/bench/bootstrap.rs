@@ -36,10 +36,12 @@ impl Door {
         let all = || {
             let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
             // A machine without IPv6.
-            TcpListener::bind(every).or_else(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => Err(error),
-                _ => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)),
-            })
+            match TcpListener::bind(every) {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+                }
+                bound => bound,
+            }
         };
         let listener = address.map_or_else(all, |address| TcpListener::bind((address, port)));
         let listener = listener.map_err(|error| {

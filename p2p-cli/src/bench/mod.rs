@@ -17,9 +17,11 @@ mod words;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::net::sockopt::set_tcp_congestion;
+use socket2::{Domain, Socket, Type};
 use tcpx_core::config::Config;
 
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
 pub(crate) use options::Options;
 use options::Role;
 
@@ -29,12 +31,18 @@ const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
 /// Runs one end, or starts both.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let config = Config::from_process().map_err(|error| Failure::new(error.to_string()))?;
-    let Some(role) = options.role else { return spawn::both(options) };
+    let Some(role) = options.role else {
+        options.congestion.as_deref().map_or(Ok(()), check_congestion)?;
+        return spawn::both();
+    };
     if options.is_child() {
         // The parent may end without a chance to say so.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     }
     let congestion = std::env::var(CONGESTION).ok().filter(|name| !name.is_empty());
+    if let Some(name) = options.congestion.as_ref().or(congestion.as_ref()) {
+        check_congestion(name)?;
+    }
     if let Some(wanted) = &options.congestion
         && congestion.as_ref() != Some(wanted)
     {
@@ -47,4 +55,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         Role::Server => server::run(options, &config, congestion),
         Role::Client => client::run(options, &config, congestion),
     }
+}
+
+/// Whether this user may choose this congestion control.
+fn check_congestion(name: &str) -> Result<(), Failure> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).doing("making a socket")?;
+    set_tcp_congestion(&socket, name).map_err(|error| {
+        Failure::new(format!(
+            "congestion control {name} cannot be used: {error}; /proc/sys/net/ipv4/tcp_allowed_congestion_control \
+             lists what can"
+        ))
+    })
 }

@@ -40,12 +40,8 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
         return Err(Failure::new(reason));
     }
     let mut session = open(net.as_ref(), &mut peer, &hello)?;
-    loop {
-        match peer.hear()? {
-            Command::End => return Ok(()),
-            command => session.obey(&mut peer, command)?,
-        }
-    }
+    while session.obey(&mut peer)? {}
+    Ok(())
 }
 
 /// Why this client cannot be served.
@@ -95,21 +91,21 @@ struct Transfers {
 }
 
 impl Session {
-    fn obey(&mut self, peer: &mut Peer, command: Command) -> Result<(), Failure> {
+    /// Does the next thing the client asks for. False when it has asked for the last.
+    fn obey(&mut self, peer: &mut Peer) -> Result<bool, Failure> {
         let none = || Failure::peer("the client asks for a transfer in a calibration");
-        match command {
-            Command::Pass(pass) => self.transfers.as_mut().ok_or_else(none)?.pass(peer, &pass),
+        match peer.hear()? {
+            Command::Pass(pass) => self.transfers.as_mut().ok_or_else(none)?.pass(peer, &pass)?,
             Command::PingPong { messages } => {
                 let Transfers { link, region, .. } = self.transfers.as_mut().ok_or_else(none)?;
                 let _pinned = second_core();
-                ping_pong::echo(link, region, messages, || peer.say(&Answer::Ready))
+                ping_pong::echo(link, region, messages, || peer.say(&Answer::Ready))?;
             }
             Command::OpenRaw { congestion, working_set, in_flight, same_host } => {
                 let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
                 self.raw = None;
                 let raw = raw_tcp::Receiver::open(peer.stream(), &plan);
                 self.raw = Some(raw.doing("opening the plain TCP baseline")?);
-                Ok(())
             }
             Command::Raw { pinned } => {
                 let raw = self
@@ -117,10 +113,11 @@ impl Session {
                     .as_mut()
                     .ok_or_else(|| Failure::peer("the client asks for an unopened baseline"))?;
                 let _pinned = if pinned { second_core() } else { None };
-                raw.serve().doing("serving the plain TCP baseline")
+                raw.serve().doing("serving the plain TCP baseline")?;
             }
-            Command::End => Ok(()),
+            Command::End => return Ok(false),
         }
+        Ok(true)
     }
 }
 

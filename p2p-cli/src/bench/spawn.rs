@@ -7,7 +7,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Options;
 use super::server::READY;
 use crate::failure::{Failure, PEER_LOST};
 
@@ -21,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(60);
 
 /// Starts a server and a client with the arguments of this process and waits for both.
-pub(super) fn both(options: &Options) -> Result<(), Failure> {
+pub(super) fn both() -> Result<(), Failure> {
     let mut server = start("server", &["--listen", LOOPBACK], Stdio::piped())?;
     if !says_ready(server.stdout.take()) {
         let status = wait_for(&mut server, GRACE);
@@ -36,7 +35,6 @@ pub(super) fn both(options: &Options) -> Result<(), Failure> {
         }
     };
     let (server_status, client_status) = watch(&mut server, &mut client);
-    let _ = options;
     for (status, name) in [(server_status, "server"), (client_status, "client")] {
         if !status.is_some_and(|status| status.success()) && !lost_its_peer(status) {
             return Err(said(status, name));

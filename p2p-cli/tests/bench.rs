@@ -1,0 +1,165 @@
+//! The program `p2p` as a user starts it: results, and one clear line where there is none.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a run may take that ends by itself, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port that nothing uses: below those the system gives away, and another one for each call.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + (std::process::id() % 1000) as u16 * 16;
+    std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000)
+        .take(1000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
+}
+
+fn p2p(port: u16, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_p2p"));
+    for (name, _) in std::env::vars() {
+        if ["UCCL_", "NCCL_", "TCPX_"].iter().any(|family| name.starts_with(family)) {
+            command.env_remove(name);
+        }
+    }
+    command.arg("bench").args(arguments).env("UCCL_TCPX_BOOTSTRAP_PORT_BASE", port.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits, and ends what does not end by itself.
+fn finish(mut child: Child) -> Output {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            let output = child.wait_with_output().unwrap();
+            panic!("did not end: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// A run that fails says one line, which has all of `parts`, and ends with exit code 1.
+#[track_caller]
+fn says(output: &Output, parts: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+}
+
+fn run(port: u16, arguments: &[&str]) -> Output {
+    finish(p2p(port, arguments).spawn().unwrap())
+}
+
+#[test]
+fn a_short_run_verifies_and_ends_with_the_ratio() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    let arguments = ["--seconds", "2", "--sizes", "4K,64K,1000003", "--channels", "1,4"];
+    let output = run(free_port(), &[&arguments[..], &["--json", json.to_str().unwrap()]].concat());
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("verified: every byte of"), "{text}");
+    let last = text.trim_end().lines().next_back().unwrap();
+    let ratio: f64 = last.strip_prefix("ratio ").unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(ratio > 0.0, "{last}");
+    let kept: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(kept["entries"].as_array().unwrap().len(), 6);
+    assert!(!kept["comparisons"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_missing_plugin_file_is_named() {
+    says(&run(free_port(), &["--plugin", "/nonexistent/libnccl-net.so"]), &["/nonexistent/libnccl-net.so"]);
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("libnccl-net-text.so");
+    std::fs::write(&file, "text").unwrap();
+    says(&run(free_port(), &["--plugin", file.to_str().unwrap()]), &["libnccl-net-text.so"]);
+}
+
+#[test]
+fn a_library_without_the_plugins_symbols_is_named() {
+    let libc = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib64/libm.so.6", "/usr/lib/libm.so.6"];
+    let file = libc.into_iter().find(|file| std::path::Path::new(file).exists()).unwrap();
+    says(&run(free_port(), &["--plugin", file]), &[file, "ncclNetPlugin_v"]);
+}
+
+#[test]
+fn a_busy_port_is_named_with_its_mend() {
+    let port = free_port();
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    says(&run(port, &[]), &[&format!("bootstrap port {port}"), "UCCL_TCPX_BOOTSTRAP_PORT_BASE"]);
+}
+
+#[test]
+fn a_peer_that_never_comes_is_waited_for_as_long_as_stated() {
+    let limited = |arguments: &[&str]| {
+        let mut command = p2p(free_port(), arguments);
+        command.env("UCCL_TCPX_CONNECT_TIMEOUT_SECONDS", "1");
+        finish(command.env("TCPX_SOFT_ADDRESSES", "127.0.0.1").spawn().unwrap())
+    };
+    says(&limited(&["--role", "server"]), &["no client came", "within 1 s"]);
+    says(&limited(&["--role", "client", "--peer", "127.0.0.1"]), &["no server at 127.0.0.1", "within 1 s"]);
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    let child = p2p(free_port(), &[]).env("UCCL_TCPX_MAX_SEND_INFLIGHT", "99").spawn().unwrap();
+    says(&finish(child), &["UCCL_TCPX_MAX_SEND_INFLIGHT", "99"]);
+}
+
+#[test]
+fn an_unknown_congestion_control_is_named() {
+    says(&run(free_port(), &["--congestion", "nonesuch"]), &["nonesuch"]);
+}
+
+#[test]
+fn two_ends_that_differ_refuse_each_other() {
+    let port = free_port();
+    let with_nic =
+        |arguments: &[&str]| p2p(port, arguments).env("TCPX_SOFT_ADDRESSES", "127.0.0.1").spawn().unwrap();
+    let server = with_nic(&["--role", "server", "--listen", "127.0.0.1", "--congestion", "reno"]);
+    let client = with_nic(&["--role", "client", "--peer", "127.0.0.1"]);
+    says(&finish(client), &["--congestion"]);
+    says(&finish(server), &["--congestion"]);
+}
+
+#[test]
+fn an_end_that_is_killed_does_not_leave_the_other_hanging() {
+    for killed in ["server", "client"] {
+        let port = free_port();
+        let with_nic = |arguments: &[&str]| {
+            p2p(port, arguments).env("TCPX_SOFT_ADDRESSES", "127.0.0.1").spawn().unwrap()
+        };
+        let mut server = with_nic(&["--role", "server", "--listen", "127.0.0.1"]);
+        let mut said = BufReader::new(server.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains(&port.to_string()), "{line}");
+        let mut client = with_nic(&["--role", "client", "--peer", "127.0.0.1", "--seconds", "60"]);
+        thread::sleep(Duration::from_secs(2));
+        let (mut gone, left) = if killed == "server" { (server, client) } else { (client, server) };
+        gone.kill().unwrap();
+        gone.wait().unwrap();
+        says(&finish(left), &[]);
+        client = gone;
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        drop(client);
+    }
+}
