@@ -58,7 +58,8 @@ enum Chore {
     Tidy,
     /// Checks the dependencies: licences, sources, versions
     Deny,
-    /// Builds the program `p2p` in release and starts `p2p bench`
+    /// Builds the program `p2p` in release and starts `p2p bench`, also for --help
+    #[command(disable_help_flag = true)]
     Bench {
         /// Arguments for `p2p bench`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
