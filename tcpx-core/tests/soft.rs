@@ -453,6 +453,28 @@ fn a_silent_peer_is_noticed() {
     silence("a_silent_peer_is_noticed", ("TCPX_SOFT_FAULT_SILENT_AFTER", "3"));
 }
 
+/// Twelve pages for messages of ten: what is not released holds up the rest, and nothing is lost.
+#[test]
+fn few_pages_are_enough_where_receives_are_released() {
+    let variables = [UNPACK[0], ("TCPX_SOFT_FAULT_POOL_PAGES", "12")];
+    in_child("few_pages_are_enough_where_receives_are_released", &variables, || {
+        let plugin = open();
+        let (mut sender, mut receiver) = channels(&plugin);
+        let mut buffers = Vec::new();
+        for token in 0..8 {
+            let (buffer, into) = memory(&mut receiver, 40_000);
+            post(&mut receiver, token, into);
+            let (_, from) = filled(&mut sender, &pattern(token, 40_000));
+            post(&mut sender, token, from);
+            buffers.push(buffer);
+        }
+        for (token, buffer) in (0..).zip(&buffers) {
+            assert_eq!(next(&mut receiver, &mut sender), done(token, 40_000));
+            assert!(bytes_of(buffer) == pattern(token, 40_000));
+        }
+    });
+}
+
 #[test]
 fn a_hundred_connections_leave_nothing_behind() {
     in_child("a_hundred_connections_leave_nothing_behind", &[], || {
