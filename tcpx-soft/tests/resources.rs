@@ -335,6 +335,46 @@ sleepers! {
     no_wake_up_is_lost_with_credits: [("NCCL_GPUDIRECTTCPX_RECV_SYNC", "1"), ("TCPX_SOFT_LANES", "2")];
 }
 
+/// One chunk at a time, the next as soon as the last is done: each finds its lane about to fall idle.
+#[test]
+fn a_lane_that_falls_idle_misses_no_work() {
+    in_child("a_lane_that_falls_idle_misses_no_work", &[("TCPX_SOFT_LANES", "1")], || {
+        const MESSAGES: usize = 60_000;
+        /// Tests before the core is given away: the next post must come as soon as it can.
+        const SPIN: usize = 50;
+        let net = start();
+        let comms = pair(net);
+        let (send, receive) = (comms.0 as usize, comms.1 as usize);
+        let run = |comm: usize, receives: bool| {
+            let comm = comm as Pointer;
+            let mut memory = Memory::zeroed(net, comm, 16_385);
+            for _ in 0..MESSAGES {
+                let request = if receives {
+                    post_receive(net, comm, &mut memory)
+                } else {
+                    post_send(net, comm, &memory)
+                };
+                let (deadline, mut tests) = (Deadline::new(), 0);
+                while !net.test(request).1 {
+                    deadline.check("a message of one chunk");
+                    tests += 1;
+                    if tests % SPIN == 0 {
+                        thread::yield_now();
+                    }
+                }
+                if receives {
+                    assert_eq!(net.consumed(comm, request), 0);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| run(send, false));
+            scope.spawn(|| run(receive, true));
+        });
+        close(net, comms);
+    });
+}
+
 #[test]
 fn sixty_four_comms_share_a_waiter() {
     in_child("sixty_four_comms_share_a_waiter", LANES, || {
