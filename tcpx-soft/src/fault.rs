@@ -20,7 +20,7 @@ pub(crate) struct Faults {
     pub(crate) silent_after: Option<u64>,
     /// A send comm announces, and sends, this many bytes more than were posted.
     pub(crate) oversize: u32,
-    /// Bounce pages of a process, instead of what its receives may need.
+    /// Bounce pages of each receive comm, instead of what its receives may need.
     pub(crate) pool_pages: Option<usize>,
     /// Bounce pages are overwritten when a receive is consumed.
     pub(crate) poison: bool,
