@@ -199,10 +199,20 @@ impl ChannelSet {
                 PostError::Misuse(misuse) => Error::from(misuse),
                 PostError::Fault(fault) => fault.into(),
             })?;
-            if post == Post::Accepted || now >= deadline {
+            if now >= deadline {
                 return Ok(post);
             }
-            self.wait(deadline, &mut sink)?;
+            match post {
+                Post::Accepted => return Ok(post),
+                Post::Full => {
+                    self.wait(deadline, &mut sink)?;
+                }
+                // What has to move before the plugin takes it need not end anything.
+                Post::Busy => {
+                    self.round(now, &mut sink);
+                    thread::yield_now();
+                }
+            }
         }
     }
 

@@ -388,6 +388,38 @@ fn sleeping_is_prepared_by_arming_and_then_testing() {
     assert_eq!(*order.lock().unwrap(), ["arm", "test"]);
 }
 
+/// Nothing in flight ends, so waiting for an event would take until the deadline.
+#[test]
+fn a_post_that_is_not_taken_is_tried_again_without_waiting_for_others() {
+    let mut calls = connected();
+    let answers = Mutex::new(VecDeque::from([made(5), (OK, None), (Code::INTERNAL_ERROR, None), made(6)]));
+    calls.expect_isend().returning(move |_, _, _, _| answers.lock().unwrap().pop_front().unwrap());
+    calls.expect_test().returning(|_| Tested { code: OK, done: false, size: None });
+    let plugin = plugin(calls);
+    let comm = plugin.connect(0, &crate::Handle::new([0; 128]), soon()).unwrap().wait().unwrap();
+    let (channel, slice) = with_memory(Channel::sending(comm, 12).unwrap());
+    let mut set = ChannelSet::new(plugin).unwrap();
+    let id = set.insert(channel).unwrap();
+    let far = soon();
+    for token in 0..2 {
+        let nothing = |_, _| panic!("nothing ends");
+        assert_eq!(set.post_within(id, token, &[slice], far, nothing).unwrap(), Post::Accepted);
+    }
+    assert_eq!(set.channel(id).unwrap().counters().not_taken, 2);
+    // A full window is waited for until the deadline, and no longer.
+    let mut calls = connected();
+    calls.expect_isend().returning(|_, _, _, _| made(5));
+    calls.expect_test().returning(|_| Tested { code: OK, done: false, size: None });
+    let plugin = Plugin::of(Arc::new(calls), &config(&[])).unwrap();
+    let comm = plugin.connect(0, &crate::Handle::new([0; 128]), soon()).unwrap().wait().unwrap();
+    let (channel, slice) = with_memory(Channel::sending(comm, 1).unwrap());
+    let mut set = ChannelSet::new(plugin).unwrap();
+    let id = set.insert(channel).unwrap();
+    let near = Instant::now() + Duration::from_millis(30);
+    assert_eq!(set.post_within(id, 0, &[slice], near, |_, _| {}).unwrap(), Post::Accepted);
+    assert_eq!(set.post_within(id, 1, &[slice], near, |_, _| {}).unwrap(), Post::Full);
+}
+
 /// A set says once that a channel is lost, and goes on with the others.
 #[test]
 fn a_lost_channel_is_reported_once() {
