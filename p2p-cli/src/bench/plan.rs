@@ -18,6 +18,9 @@ pub(super) const COMPARED_MESSAGES: u64 = 16;
 pub(super) const SETTLED: usize = 5;
 /// Round trips of one ping-pong.
 pub(super) const PINGS: u64 = 2000;
+/// Time for one layout in one round of the calibration, and the messages of one try.
+pub(super) const CALIBRATED: Duration = Duration::from_millis(250);
+pub(super) const CALIBRATED_MESSAGES: u64 = 6;
 /// Plain TCP layouts that are measured in every round, the fastest of the qualification.
 pub(super) const FINALISTS: usize = 2;
 
