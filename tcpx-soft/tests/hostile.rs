@@ -354,6 +354,69 @@ fn strangers_who_come_during_the_handshake_do_not_disturb_it() {
     });
 }
 
+/// What a soft connector says, by hand; whether it was served within some rounds of accept.
+fn soft_by_hand(net: Net, cookie_error: u8, nonce_error: u8) -> bool {
+    let (handle, listener) = net.listen(0);
+    let published = Published::read(&handle);
+    let mut control = peer::dial(published.control);
+    let mut hello = [0u8; 32];
+    hello[..8].copy_from_slice(&handle[112..120]);
+    hello[0] ^= cookie_error;
+    hello[16..24].copy_from_slice(&77u64.to_le_bytes());
+    hello[24] = 1;
+    let words = [&SOFT.to_le_bytes()[..], &published.sockets.to_le_bytes(), &hello].concat();
+    control.write_all(&words).expect("control");
+    let mut sockets = Vec::new();
+    for index in 0..published.sockets {
+        let mut data = peer::dial(published.data);
+        let nonce = (77 ^ u64::from(nonce_error)).to_le_bytes();
+        data.write_all(&[&nonce[..], &index.to_le_bytes()].concat()).expect("data");
+        sockets.push(data);
+    }
+    // Refused or served, the plugin answers: it closes something, or hands out a comm.
+    let mut queue = DeviceHandle::zeroed();
+    for socket in sockets.iter().chain([&control]) {
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(1))).expect("timeout");
+    }
+    let served = until("an answer to a soft peer", || {
+        let (code, comm) = net.accept_once(listener, Some(&mut queue));
+        assert_eq!(code, 0);
+        if !comm.is_null() {
+            assert_eq!(net.close_recv(comm), 0);
+            return Some(true);
+        }
+        let refused = |mut socket: &TcpStream| {
+            use std::io::Read;
+            let mut said = [0u8; 64];
+            loop {
+                match socket.read(&mut said) {
+                    Ok(0) => return true,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                }
+            }
+        };
+        (refused(&control) || sockets.iter().any(refused)).then_some(false)
+    });
+    assert_eq!(net.close_listen(listener), 0);
+    served
+}
+
+#[test]
+fn a_soft_peer_is_served_with_this_listeners_cookie_and_its_own_nonce_only() {
+    in_child(
+        "a_soft_peer_is_served_with_this_listeners_cookie_and_its_own_nonce_only",
+        &[TWO_SOCKETS],
+        || {
+            let net = start();
+            assert!(soft_by_hand(net, 0, 0), "everything right");
+            assert!(!soft_by_hand(net, 1, 0), "the cookie of another listener");
+            assert!(!soft_by_hand(net, 0, 1), "data sockets of another attempt");
+            alive(net);
+        },
+    );
+}
+
 /// A real peer that breaks off after some words, then a good one.
 #[test]
 fn a_real_peer_that_breaks_the_handshake_makes_room_for_the_next() {

@@ -134,7 +134,7 @@ fn after_close_no_thread_touches_the_memory() {
         let mut random = Random::seeded();
         close(net, pair(net));
         let files = descriptors();
-        for _ in 0..40 {
+        for _ in 0..100 {
             let (send, receive) = pair(net);
             let from = Memory::patterned(net, send, 1, BYTES);
             let mut into: Vec<_> = (0..3).map(|_| Memory::zeroed(net, receive, BYTES)).collect();
@@ -145,11 +145,18 @@ fn after_close_no_thread_touches_the_memory() {
                 let _ = (net.test(sends[0]), net.test(receives[0]));
             }
             assert_eq!(net.close_recv(receive), 0);
-            for memory in &mut into {
-                memory.bytes.fill(0x77);
-            }
+            // Every 512th byte, at once: a system call that still runs would go on to change some.
+            let look = || -> Vec<u8> {
+                let bytes = |memory: &Memory| -> Vec<u8> {
+                    let at = (0..BYTES).rev().step_by(512).map(|at| memory.bytes.as_ptr().wrapping_add(at));
+                    // SAFETY: `at` lies inside the memory; volatile, because another thread may be at fault.
+                    at.map(|at| unsafe { at.read_volatile() }).collect()
+                };
+                into.iter().flat_map(bytes).collect()
+            };
+            let left = look();
             assert_eq!(net.close_send(send), 0);
-            assert!(into.iter().all(|memory| memory.bytes.iter().all(|&byte| byte == 0x77)));
+            assert!(look() == left, "a thread wrote into the buffer of a closed comm");
         }
         level(files, 4);
         drive::no_panic();

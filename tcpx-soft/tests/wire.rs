@@ -59,6 +59,7 @@ fn plugin_sends<T: Send>(
                 let rest = peer::drain(data).unwrap_or_else(|e| panic!("data socket {index}: {e}"));
                 assert_eq!(rest, 0, "bytes behind the last message on data socket {index}");
             }
+            assert_eq!(peer::drain(&wire.control).expect("control ends in order as well"), 0);
             result
         });
         let comm = connect(net, &mut handle).expect("connect");
