@@ -681,3 +681,24 @@ fn a_receiver_that_closes_once_it_has_everything_is_no_error() {
         });
     }
 }
+
+#[test]
+fn credits_unread_at_close_do_not_turn_it_into_a_reset() {
+    let net = start();
+    let listener = Listener::open(LOCAL, 1);
+    let mut handle = listener.handle();
+    let (comm, wire) = thread::scope(|scope| {
+        let peer = scope.spawn(|| listener.accept());
+        let comm = connect(net, &mut handle).expect("connect");
+        (comm, peer.join().expect("peer"))
+    });
+    let from = Memory::patterned(net, comm, 1, 100);
+    drive::finish(net, drive::post_send(net, comm, &from), "the send");
+    // The plugin is not asked again before it closes, so nothing reads these.
+    for credit in 0..3 {
+        write_word(&wire.control, credit).expect("credit");
+    }
+    assert_eq!(net.close_send(comm), 0);
+    assert!(wire.receive().0 == from.bytes);
+    assert_eq!(peer::drain(&wire.control).expect("an end in order, no reset"), 0);
+}
