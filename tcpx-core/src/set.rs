@@ -38,6 +38,8 @@ pub enum Event {
 pub struct Round {
     /// Events handed out.
     pub events: usize,
+    /// Channels looked at: those that had work.
+    pub visited: usize,
     /// Channels that still have work.
     pub busy: usize,
 }
@@ -225,6 +227,7 @@ impl ChannelSet {
                 let bit = left.trailing_zeros() as usize;
                 left &= left - 1;
                 let index = word * 64 + bit;
+                round.visited += 1;
                 if self.visit(index, now, &mut round, &mut sink) {
                     round.busy += 1;
                 } else {
@@ -280,7 +283,7 @@ impl ChannelSet {
                 return Err(waiter_error("arming it", code));
             }
         }
-        let Round { events, busy } = self.round(now, sink);
+        let Round { events, busy, .. } = self.round(now, sink);
         Ok(match &self.waiter {
             _ if events > 0 => Sleep::Not,
             _ if busy == 0 => Sleep::Idle,
@@ -317,7 +320,8 @@ impl ChannelSet {
                 Sleep::Not | Sleep::Idle => {}
             }
             if events > 0 {
-                return Ok(Round { events, busy: self.work.iter().map(|w| w.count_ones() as usize).sum() });
+                let busy = self.work.iter().map(|word| word.count_ones() as usize).sum();
+                return Ok(Round { events, busy, ..round });
             }
         }
     }
