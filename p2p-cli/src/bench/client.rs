@@ -4,10 +4,10 @@ use std::fs;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use benches::cores;
 use benches::distance::Probe;
 use benches::raw_tcp::{self, Sender};
 use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, gigabytes_per_second};
+use benches::{cores, load};
 use indicatif::{ProgressBar, ProgressStyle};
 use p2p_memory::SharedHost;
 use tcpx_core::config::Config;
@@ -17,7 +17,7 @@ use super::content::Content;
 use super::link::{Link, Net, establish};
 use super::placement::Placement;
 use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, PINGS, Plan, SLICE};
-use super::report::{Calibrated, Comparison, Entry, Report};
+use super::report::{Calibrated, Comparison, Condition, Entry, Report};
 use super::words::{Answer, Command, Hello, Pass, Shape, VERSION, Welcome};
 use super::{Options, ping_pong, transfer};
 use crate::failure::{Doing, Failure};
@@ -204,7 +204,7 @@ impl Session {
             ranked.iter().map(|(number, speed)| (layouts[*number].to_string(), *speed)).collect();
         let finalists: Vec<usize> = ranked.iter().take(FINALISTS).map(|(number, _)| *number).collect();
         report.finalists = finalists.iter().map(|number| layouts[*number].to_string()).collect();
-        let mut before = self.probe.measure().doing("measuring the distance of cores")?;
+        let mut before = self.condition()?;
         loop {
             let settled = report.settled();
             let elapsed = began.elapsed();
@@ -212,7 +212,11 @@ impl Session {
             if elapsed >= limit && !report.comparisons.is_empty() {
                 return Ok(());
             }
-            self.bar.set_message(format!("round {}, cores {}", report.comparisons.len() + 1, before.state));
+            self.bar.set_message(format!(
+                "round {}, cores {}",
+                report.comparisons.len() + 1,
+                before.distance.state
+            ));
             let product_first = report.comparisons.len().is_multiple_of(2);
             let mut product = None;
             if product_first {
@@ -229,7 +233,7 @@ impl Session {
             }
             let product = product.map_or_else(|| self.compared(channels), Ok)?;
             let scattered = self.scattered(net, channels, COMPARED_MESSAGES, false)?;
-            let after = self.probe.measure().doing("measuring the distance of cores")?;
+            let after = self.condition()?;
             let (ours, theirs) = self.ping_pongs(raw)?;
             report.comparisons.push(Comparison::new(
                 before,
@@ -239,8 +243,15 @@ impl Session {
                 scattered,
                 (&ours, &theirs),
             ));
-            before = self.probe.measure().doing("measuring the distance of cores")?;
+            before = self.condition()?;
         }
+    }
+
+    /// How the machine is at the moment. Both ends are idle.
+    fn condition(&mut self) -> Result<Condition, Failure> {
+        let others = load::others().doing("asking what else runs")?;
+        let distance = self.probe.measure().doing("measuring the distance of cores")?;
+        Ok(Condition { distance, others })
     }
 
     /// The product's side of a comparison.

@@ -16,6 +16,8 @@ pub(super) const SLICE: usize = 16 << 10;
 pub(super) const COMPARED_MESSAGES: u64 = 16;
 /// Rounds of one state that settle a ratio.
 pub(super) const SETTLED: usize = 5;
+/// Other programs' threads ready to run, on average, up to which a round is undisturbed.
+pub(super) const QUIET: f64 = 0.25;
 /// Round trips of one ping-pong.
 pub(super) const PINGS: u64 = 2000;
 /// Time for one layout in one round of the calibration, and the messages of one try.

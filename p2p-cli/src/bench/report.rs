@@ -9,7 +9,10 @@ use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, median, spread};
 use serde::Serialize;
 
 use super::client::human;
-use super::plan::{COMPARED, SETTLED};
+use super::plan::{COMPARED, QUIET, SETTLED};
+
+/// Stands for the state of rounds in which the cores' distance changed or other programs ran.
+const RESTLESS: &str = "restless";
 
 /// One size over one number of channels.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +29,14 @@ pub(super) struct Entry {
     pub(super) receiver_cpu_seconds_per_gigabyte: f64,
 }
 
+/// How the machine was at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condition {
+    pub(super) distance: Distance,
+    /// Threads of other programs ready to run, on average.
+    pub(super) others: f64,
+}
+
 /// One round of the product and of plain TCP.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
@@ -33,6 +44,8 @@ pub(super) struct Comparison {
     state: Option<&'static str>,
     nanoseconds_before: Option<f64>,
     nanoseconds_after: Option<f64>,
+    /// Threads of other programs ready to run, before or after, whichever is more.
+    others: f64,
     product: Entry,
     /// GB/s of each finalist.
     plain: Vec<f64>,
@@ -46,8 +59,8 @@ pub(super) struct Comparison {
 
 impl Comparison {
     pub(super) fn new(
-        before: Distance,
-        after: Distance,
+        before: Condition,
+        after: Condition,
         product: Entry,
         plain: &[Round],
         scattered: Option<Entry>,
@@ -55,9 +68,10 @@ impl Comparison {
     ) -> Self {
         let microseconds = |latencies: &Latencies, percent| latencies.percentile(percent).as_secs_f64() * 1e6;
         Self {
-            state: (before.state == after.state).then(|| name(before.state)),
-            nanoseconds_before: before.nanoseconds,
-            nanoseconds_after: after.nanoseconds,
+            state: same_state(before.distance, after.distance),
+            nanoseconds_before: before.distance.nanoseconds,
+            nanoseconds_after: after.distance.nanoseconds,
+            others: before.others.max(after.others),
             product,
             plain: plain.iter().map(Round::gigabytes_per_second).collect(),
             plain_cpu_seconds_per_gigabyte: plain
@@ -96,6 +110,7 @@ struct Verdict {
     state: &'static str,
     rounds: usize,
     all: usize,
+    disturbed: usize,
     baseline: usize,
     product: f64,
     plain: f64,
@@ -130,10 +145,11 @@ impl Report {
     fn verdict(&self) -> Option<Verdict> {
         let mut by_state: BTreeMap<&'static str, Vec<&Comparison>> = BTreeMap::new();
         for round in &self.comparisons {
-            by_state.entry(round.state.unwrap_or("changing")).or_default().push(round);
+            let state = round.state.filter(|_| round.others <= QUIET).unwrap_or(RESTLESS);
+            by_state.entry(state).or_default().push(round);
         }
-        // Rounds in which the state changed are compared with nothing, unless there are no others.
-        let steady = by_state.iter().filter(|(state, _)| **state != "changing");
+        // Restless rounds are compared with nothing, unless there are no others.
+        let steady = by_state.iter().filter(|(state, _)| **state != RESTLESS);
         let (state, rounds) = steady
             .max_by_key(|(_, rounds)| rounds.len())
             .or_else(|| by_state.iter().next())
@@ -154,8 +170,9 @@ impl Report {
             .collect();
         Some(Verdict {
             state,
-            rounds: if state == "changing" { 0 } else { rounds.len() },
+            rounds: if state == RESTLESS { 0 } else { rounds.len() },
             all: self.comparisons.len(),
+            disturbed: self.comparisons.iter().filter(|round| round.others > QUIET).count(),
             baseline,
             product: median(&each(&|round| round.product.sender_gigabytes_per_second))?,
             plain: of_layout(baseline),
@@ -216,10 +233,27 @@ impl fmt::Display for Report {
             writeln!(f, "plain TCP, {layout}: up to {speed:.2} GB/s")?;
         }
         let Some(verdict) = self.verdict() else { return Ok(()) };
-        let Verdict { state, rounds, all, baseline, product, plain, ratio, spread, scattered, ping_pong } =
-            verdict;
+        let Verdict {
+            state,
+            rounds,
+            all,
+            disturbed,
+            baseline,
+            product,
+            plain,
+            ratio,
+            spread,
+            scattered,
+            ping_pong,
+        } = verdict;
         writeln!(f)?;
         writeln!(f, "compared: {rounds} of {all} rounds, cores {state}; medians at {}", human(COMPARED))?;
+        if disturbed > 0 {
+            writeln!(
+                f,
+                "{disturbed} rounds were disturbed by other programs, which say little about a ratio"
+            )?;
+        }
         writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
         writeln!(
             f,
@@ -264,7 +298,7 @@ impl Calibrated {
     }
 
     pub(super) fn end_round(&mut self, before: Distance, after: Distance) {
-        let state = (before.state == after.state).then(|| name(before.state));
+        let state = same_state(before, after);
         self.distances.push((before.nanoseconds, after.nanoseconds, state));
     }
 }
@@ -305,10 +339,81 @@ impl fmt::Display for Calibrated {
     }
 }
 
+fn same_state(before: Distance, after: Distance) -> Option<&'static str> {
+    (before.state == after.state).then(|| name(before.state))
+}
+
 const fn name(state: State) -> &'static str {
     match state {
         State::Near => "near",
         State::Far => "far",
         State::Other => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(speed: f64) -> Entry {
+        Entry {
+            size: COMPARED,
+            channels: 1,
+            in_flight: 3,
+            messages: 16,
+            sender_gigabytes_per_second: speed,
+            receiver_gigabytes_per_second: speed,
+            p50_microseconds: 1.0,
+            p99_microseconds: 1.0,
+            sender_cpu_seconds_per_gigabyte: 0.1,
+            receiver_cpu_seconds_per_gigabyte: 0.1,
+        }
+    }
+
+    fn comparison(state: Option<&'static str>, others: f64, product: f64, plain: [f64; 2]) -> Comparison {
+        Comparison {
+            state,
+            nanoseconds_before: None,
+            nanoseconds_after: None,
+            others,
+            product: entry(product),
+            plain: plain.to_vec(),
+            plain_cpu_seconds_per_gigabyte: vec![0.1; 2],
+            scattered: Some(entry(product / 2.0)),
+            ping_pong_p50_microseconds: 6.0,
+            ping_pong_p99_microseconds: 8.0,
+            plain_ping_pong_p50_microseconds: 5.0,
+            plain_ping_pong_p99_microseconds: 7.0,
+        }
+    }
+
+    fn report(comparisons: Vec<Comparison>) -> Report {
+        let finalists = vec!["one".to_owned(), "other".to_owned()];
+        Report { finalists, comparisons, entries: vec![entry(8.0)], ..Report::default() }
+    }
+
+    #[test]
+    fn only_quiet_rounds_of_one_state_are_compared() {
+        let mut rounds = vec![comparison(Some("near"), 0.0, 9.0, [9.0, 10.0]); 5];
+        rounds.push(comparison(Some("far"), 0.0, 2.0, [4.0, 4.0]));
+        rounds.extend(vec![comparison(None, 0.0, 1.0, [4.0, 4.0]); 7]);
+        rounds.extend(vec![comparison(Some("near"), 2.0, 20.0, [4.0, 4.0]); 7]);
+        let report = report(rounds);
+        assert_eq!(report.ratio_line(), "ratio 0.900");
+        let text = report.to_string();
+        assert!(text.contains("5 of 20 rounds, cores near"), "{text}");
+        assert!(
+            text.contains("7 rounds were disturbed") && text.contains("plain TCP, other: 10.00"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn too_few_rounds_are_unsettled() {
+        let four = vec![comparison(Some("near"), 0.0, 9.0, [9.0, 10.0]); 4];
+        assert_eq!(report(four).ratio_line(), "ratio 0.900 unsettled");
+        let disturbed = vec![comparison(Some("near"), 3.0, 9.0, [9.0, 10.0]); 9];
+        assert_eq!(report(disturbed).ratio_line(), "ratio 0.900 unsettled");
+        assert_eq!(report(Vec::new()).ratio_line(), "ratio 0 unsettled");
     }
 }
