@@ -7,7 +7,7 @@ use tcpx_sys::Code;
 
 use crate::api::Side;
 use crate::api::comm::Comm;
-use crate::api::delivery::{Delivered, Delivery, DeliveryError, Ticket, Unpack};
+use crate::api::delivery::{Delivered, Delivery, DeliveryError, DeviceHandlePlace, Ticket, Unpack};
 use crate::api::registration::{RegistrationId, Slice};
 use crate::api::requests::{Outcome as Answer, Requests};
 use crate::comm::{RecvComm, SendComm};
@@ -116,6 +116,8 @@ pub struct Channel {
     /// Before the comm: nothing may read its bounce buffer any more when it is closed. `None` for sends.
     delivery: Option<Delivery>,
     requests: Requests<Operation>,
+    /// After the comm: the plugin may use it until the comm is closed.
+    _device_handle: Option<DeviceHandlePlace>,
     fault: Option<Fault>,
     /// When `test` said first, since an operation ended, that the control stream ended.
     ended: Option<Instant>,
@@ -137,7 +139,7 @@ impl Channel {
     ///
     /// [`Misuse::Window`](crate::Misuse::Window); the comm is closed then.
     pub fn sending(comm: SendComm, window: usize) -> Result<Self, Error> {
-        Ok(Self::new(Requests::new(comm.comm, window)?, None))
+        Ok(Self::new(Requests::new(comm.comm, window)?, None, None))
     }
 
     /// A receiving channel with at most `window` operations posted and not released, of 1 to 16. The
@@ -164,9 +166,10 @@ impl Channel {
     }
 
     fn receive(comm: RecvComm, window: usize, unpack: Option<Box<dyn Unpack>>) -> Result<Self, Error> {
-        let RecvComm { comm, device_handle } = comm;
+        // Dropped in the other order, should one of the steps below fail: the comm first.
+        let RecvComm { device_handle, comm } = comm;
         let place = *comm.place();
-        let delivery = Delivery::open(device_handle, place.host_lists, unpack).map_err(|error| {
+        let delivery = Delivery::open(&device_handle.read(), place.host_lists, unpack).map_err(|error| {
             tracing::error!(device = place.device, "{error}");
             Fault { reason: Reason::Unpack, during: Call::Accept, code: None, device: place.device }
         })?;
@@ -174,13 +177,18 @@ impl Channel {
         if delivery.scatters() {
             requests.take_one_slice();
         }
-        Ok(Self::new(requests, Some(delivery)))
+        Ok(Self::new(requests, Some(delivery), Some(device_handle)))
     }
 
-    fn new(requests: Requests<Operation>, delivery: Option<Delivery>) -> Self {
+    fn new(
+        requests: Requests<Operation>,
+        delivery: Option<Delivery>,
+        device_handle: Option<DeviceHandlePlace>,
+    ) -> Self {
         Self {
             delivery,
             requests,
+            _device_handle: device_handle,
             fault: None,
             ended: None,
             quiet_since: None,

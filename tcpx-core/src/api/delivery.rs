@@ -203,8 +203,6 @@ pub(crate) struct Delivery {
     lists: Option<Lists>,
     executor: Box<dyn Unpack>,
     pieces: Vec<Piece>,
-    /// Kept because the plugin may use it as long as the comm lives.
-    _handle: DeviceHandlePlace,
 }
 
 struct Lists {
@@ -222,18 +220,17 @@ impl Delivery {
     /// Without an executor of the caller's, lists in host memory are read by the processor, and others are
     /// left alone: such a comm can receive into host memory only, which the plugin writes itself.
     pub(crate) fn open(
-        place: DeviceHandlePlace,
+        handle: &DeviceHandle,
         host_lists: bool,
         executor: Option<Box<dyn Unpack>>,
     ) -> Result<Self, UnpackError> {
-        let handle = place.read();
         let scatters = handle.device_type == DEVICE_UNPACK;
         let host_only = executor.is_none();
         let readable = !host_only || host_lists;
         let mut executor = executor.unwrap_or_else(|| Box::new(CpuUnpack::new()));
         let mut lists = None;
         if scatters && readable {
-            let queue = executor.queue(&handle)?;
+            let queue = executor.queue(handle)?;
             let (meta, bounce) = (NonNull::new(queue.meta), NonNull::new(queue.bounce_buf.cast()));
             let (Some(meta), Some(bounce)) = (meta.filter(|meta| meta.is_aligned()), bounce) else {
                 return Err(UnpackError("the plugin's scatter queue is empty".to_owned()));
@@ -241,7 +238,7 @@ impl Delivery {
             lists = Some(Lists { meta, bounce });
         }
         let host_only = scatters && host_only;
-        Ok(Self { scatters, host_only, lists, executor, pieces: Vec::new(), _handle: place })
+        Ok(Self { scatters, host_only, lists, executor, pieces: Vec::new() })
     }
 
     /// Whether pages come scattered. Such a comm takes one slice for each receive.
