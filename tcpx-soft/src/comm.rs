@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -339,9 +339,10 @@ impl Comm {
             std::mem::forget(self);
             return Err(Failure::rule("an I/O thread did not let go within 10 s; the comm is leaked"));
         }
-        if let Side::Send(_) = self.side {
-            // Unread bytes would turn the close into a reset, which may destroy what is on its way.
-            self.discard_credits();
+        // Unread bytes would turn the close into a reset, which may destroy what is on its way.
+        self.discard_credits();
+        if let Side::Receive(side) = &mut self.side {
+            side.take_peeked(self.control.as_raw_fd());
         }
         Ok(())
     }

@@ -49,6 +49,24 @@ pub(crate) unsafe fn receive(fd: RawFd, into: *mut u8, length: usize) -> Moved {
     moved(n)
 }
 
+/// As [`receive`], but leaves the bytes in the socket.
+///
+/// # Safety
+///
+/// `into` must be writable for `length` bytes during the call, with nobody else using them.
+pub(crate) unsafe fn peek(fd: RawFd, into: *mut u8, length: usize) -> Moved {
+    // SAFETY: the caller vouches for the memory.
+    let n = unsafe { libc::recv(fd, into.cast(), length, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
+    moved(n)
+}
+
+/// Takes up to `length` bytes from the socket without copying them anywhere.
+pub(crate) fn discard(fd: RawFd, length: usize) -> Moved {
+    // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing, so no memory is needed.
+    let n = unsafe { libc::recv(fd, core::ptr::null_mut(), length, libc::MSG_DONTWAIT | libc::MSG_TRUNC) };
+    moved(n)
+}
+
 /// Sends from slices, at most [`IO_SLICES`] of them.
 ///
 /// # Safety
