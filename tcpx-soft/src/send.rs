@@ -92,7 +92,9 @@ impl Comm {
     /// One bounded round: activates, cuts, announces.
     pub(crate) fn send_progress(&mut self) -> Result<(), Failure> {
         self.check_usable()?;
-        self.look_at_peer()?;
+        if self.lacks_credit()? {
+            self.look_at_peer()?;
+        }
         self.activate_sends()?;
         while self.ring.moving != self.ring.active {
             if !self.cut()? {
@@ -100,7 +102,23 @@ impl Comm {
             }
             self.ring.moving = self.ring.moving.wrapping_add(1);
         }
-        self.flush()
+        self.flush()?;
+        // What the kernel has needs nothing more from the peer: a small message costs one system call.
+        if self.is_handed_over()? { Ok(()) } else { self.look_at_peer() }
+    }
+
+    /// Whether a posted send waits for the receiver's word.
+    fn lacks_credit(&mut self) -> Result<bool, Failure> {
+        let waits = self.runtime.settings.recv_sync && self.ring.active != self.ring.posted;
+        Ok(waits && self.sender()?.credits == 0)
+    }
+
+    /// Whether everything posted is in the kernel's hands.
+    fn is_handed_over(&mut self) -> Result<bool, Failure> {
+        let side = self.sender()?;
+        let told = side.written == side.made;
+        let cut = self.ring.posted == self.ring.moving;
+        Ok(told && cut && (self.ring.moving == self.ring.done || self.oldest_is_sent()))
     }
 
     fn activate_sends(&mut self) -> Result<(), Failure> {
@@ -328,13 +346,10 @@ impl Comm {
 
     /// Reads credits, and notices that the receiver is gone.
     fn look_at_peer(&mut self) -> Result<(), Failure> {
-        let recv_sync = self.runtime.settings.recv_sync;
-        let idle = self.ring.posted == self.ring.done;
-        let starved = recv_sync && self.ring.active != self.ring.posted;
-        let rare = self.has_waiter();
+        let often = self.has_waiter() || self.lacks_credit()?;
         let side = self.sender()?;
         side.looks = side.looks.wrapping_add(1);
-        if idle || !(starved || rare || side.looks.is_multiple_of(TESTS_PER_LOOK)) {
+        if !often && !side.looks.is_multiple_of(TESTS_PER_LOOK) {
             return Ok(());
         }
         self.discard_credits();
