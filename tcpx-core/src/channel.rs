@@ -365,7 +365,8 @@ impl Channel {
             let (device, call, window) = (self.device(), self.post_call(), self.requests.limit());
             tracing::warn!(
                 device, %call, window, %code,
-                "the plugin refuses requests although the window is not full; trying again. Make the window                  smaller if this goes on (UCCL_TCPX_MAX_SEND_INFLIGHT, UCCL_TCPX_MAX_RECV_INFLIGHT)"
+                "the plugin refuses requests although the window is not full; trying again. Make the window \
+                 smaller if this goes on (UCCL_TCPX_MAX_SEND_INFLIGHT, UCCL_TCPX_MAX_RECV_INFLIGHT)"
             );
         }
         let since = *self.refused_since.get_or_insert(now);

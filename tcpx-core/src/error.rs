@@ -285,12 +285,14 @@ pub enum Error {
         entry: &'static str,
     },
     /// The plugin did not start. It is not tried again in this process.
-    #[error("net plugin {plugin} did not start: init answered {code}{hint}")]
+    #[error("net plugin {plugin} did not start: init answered {code}{}{hint}", said_of(said))]
     Init {
         /// Name of the plugin.
         plugin: String,
         /// What `init` answered.
         code: Code,
+        /// The last warning that the plugin logged meanwhile.
+        said: Option<String>,
         /// What is known to cause that, and the mend.
         hint: &'static str,
     },
@@ -392,6 +394,10 @@ pub enum Error {
     /// A comm is lost.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+fn said_of(said: &Option<String>) -> String {
+    said.as_ref().map_or_else(String::new, |said| format!(" and said \"{said}\""))
 }
 
 fn last_of(last: &Option<Code>) -> String {

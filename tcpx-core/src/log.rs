@@ -6,7 +6,11 @@
 //!
 //! Without `NCCL_DEBUG` warnings pass; with `UCCL_TCPX_DEBUG=1` information too, from every subsystem.
 //! Warnings pass whatever the subsystem.
+//!
+//! During `init` the last warning of the calling thread is also kept, whatever passes, for the error that
+//! follows if the plugin does not start.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,17 +37,56 @@ pub(crate) fn install(config: &Config) {
     }
 }
 
+/// What [`keeping_warning`] keeps of this thread's lines.
+#[derive(Default)]
+struct Keeping {
+    /// Whether the log wants the line that is being formatted, too.
+    passes: bool,
+    last: Option<String>,
+}
+
+thread_local! {
+    /// `Some` while [`keeping_warning`] runs on this thread.
+    static KEEPING: RefCell<Option<Keeping>> = const { RefCell::new(None) };
+}
+
+/// Runs `call`, and returns the last warning that a plugin logged on this thread meanwhile, also one that
+/// the log does not want.
+pub(crate) fn keeping_warning<T>(call: impl FnOnce() -> T) -> (T, Option<String>) {
+    KEEPING.set(Some(Keeping::default()));
+    let answer = call();
+    (answer, KEEPING.take().and_then(|keeping| keeping.last))
+}
+
 fn wants(level: Level, subsystems: Subsystems) -> bool {
-    FILTER.get().is_some_and(|filter| {
+    let passes = FILTER.get().is_some_and(|filter| {
         filter.wants(level, subsystems) && filter.limits[limit_of(level)].admits(filter.seconds())
-    })
+    });
+    let kept = level == Level::WARN
+        && KEEPING
+            .with_borrow_mut(|keeping| keeping.as_mut().map(|keeping| keeping.passes = passes).is_some());
+    passes || kept
+}
+
+/// Keeps a warning where [`keeping_warning`] runs; whether the log wants the line, too.
+fn keep(level: Level, text: &str) -> bool {
+    level != Level::WARN
+        || KEEPING.with_borrow_mut(|keeping| {
+            keeping.as_mut().is_none_or(|keeping| {
+                keeping.last = Some(text.to_owned());
+                keeping.passes
+            })
+        })
 }
 
 fn take(record: Record<'_>) {
     let Some(filter) = FILTER.get() else { return };
-    let dropped = filter.limits[limit_of(record.level)].take_dropped();
     let text = String::from_utf8_lossy(record.text);
     let text = text.trim_end();
+    if !keep(record.level, text) {
+        return;
+    }
+    let dropped = filter.limits[limit_of(record.level)].take_dropped();
     let function = String::from_utf8_lossy(record.function);
     emit(record.level, text, &function, record.line, dropped);
     if let Some(file) = &filter.file {

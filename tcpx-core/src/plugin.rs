@@ -49,7 +49,15 @@ struct Loaded {
 /// A table that was initialised, and how that ended. A second `init` of the same table is never made.
 enum Initialised {
     Well(Arc<Loaded>),
-    Badly { table: usize, code: Code },
+    Badly { table: usize, failed: FailedInit },
+}
+
+/// How an `init` failed; kept, because a later open has no other answer.
+#[derive(Clone)]
+struct FailedInit {
+    code: Code,
+    said: Option<String>,
+    nature: Nature,
 }
 
 static INITIALISED: Mutex<Vec<Initialised>> = Mutex::new(Vec::new());
@@ -90,7 +98,9 @@ impl Plugin {
         let known = initialised.iter().find(|known| known.table() == table);
         let loaded = match known {
             Some(Initialised::Well(loaded)) => loaded.clone(),
-            Some(&Initialised::Badly { code, .. }) => return Err(init_error(plugin_name(&plugin), code)),
+            Some(Initialised::Badly { failed, .. }) => {
+                return Err(failed.clone().into_error(plugin_name(&plugin)));
+            }
             None => {
                 let loaded = Loaded::start(plugin, path.as_deref(), config, root, &mut initialised)?;
                 let loaded = Arc::new(loaded);
@@ -238,10 +248,11 @@ impl Loaded {
         })?;
         let calls: Arc<dyn Calls> = Arc::new(calls);
         log::install(config);
-        let code = calls.init();
+        let (code, said) = log::keeping_warning(|| calls.init());
         if !code.is_success() {
-            initialised.push(Initialised::Badly { table, code });
-            return Err(init_error(name, code));
+            let failed = FailedInit { code, said, nature };
+            initialised.push(Initialised::Badly { table, failed: failed.clone() });
+            return Err(failed.into_error(name));
         }
         let devices = devices(&*calls, &name, version)?;
         Ok(Self { table, calls, gate: Arc::default(), name, version, nature, devices })
@@ -257,8 +268,11 @@ impl Initialised {
     }
 }
 
-fn init_error(plugin: String, code: Code) -> Error {
-    Error::Init { plugin, code, hint: verdict::init_hint(code) }
+impl FailedInit {
+    fn into_error(self, plugin: String) -> Error {
+        let Self { code, said, nature } = self;
+        Error::Init { plugin, code, said, hint: verdict::init_hint(code, nature) }
+    }
 }
 
 fn plugin_name(plugin: &tcpx_sys::Plugin) -> String {

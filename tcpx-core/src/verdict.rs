@@ -24,6 +24,7 @@ use std::time::Duration;
 use tcpx_sys::Code;
 
 use crate::error::Reason;
+use crate::preflight::Nature;
 
 /// How long requests may go on without one finishing while `test` says that the control stream ended.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -125,14 +126,17 @@ pub(crate) const fn consumed(code: Code) -> Option<Reason> {
     }
 }
 
-/// What is known to make `init` answer this.
-pub(crate) const fn init_hint(code: Code) -> &'static str {
-    match code {
-        Code::INTERNAL_ERROR => {
-            ": it was initialised before in this process, is disabled, found no GPU or no NIC, or rxdm refused"
+/// What is known to make `init` of such a plugin answer this, and the mend.
+pub(crate) const fn init_hint(code: Code, nature: Nature) -> &'static str {
+    match (nature, code) {
+        (Nature::Tcpx, Code::INTERNAL_ERROR) => {
+            "; it was initialised before in this process, is disabled, found no GPU or no NIC, or rxdm refused"
         }
-        Code::UNHANDLED_CUDA_ERROR => ": a CUDA call failed; see that the driver runs (nvidia-smi)",
-        _ => "; see the plugin's own log lines (NCCL_DEBUG=INFO)",
+        (Nature::Tcpx, Code::UNHANDLED_CUDA_ERROR) => {
+            "; a CUDA call failed: see that the driver runs (nvidia-smi)"
+        }
+        (Nature::Soft, _) => "; mend that and start the process anew, because a plugin is not started twice",
+        (Nature::Tcpx | Nature::Other, _) => "; see the plugin's own log lines (NCCL_DEBUG=INFO)",
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use p2p_memory::HostBuffer;
 use tcpx_core::{
-    Accept, Channel, ChannelSet, Connect, DeviceType, Error, Event, Misuse, OperationFault, Outcome, Post,
-    PostError, Reason, Release, Sleep, Slice, leaked_objects,
+    Accept, Channel, ChannelSet, Connect, DeviceType, Error, Event, Misuse, OperationFault, Outcome, Plugin,
+    Post, PostError, Reason, Release, Sleep, Slice, Source, leaked_objects,
 };
 
 #[path = "support/pair.rs"]
@@ -338,6 +338,22 @@ fn a_longer_message_in_pages_is_refused_and_consumed() {
         post(&mut sender, 40, from);
         assert_eq!(next(&mut receiver, &mut sender), done(40, 6_000));
         assert!(bytes_of(&buffer)[..6_000] == pattern(9, 6_000)[..]);
+    });
+}
+
+/// One error says which variable is bad, whatever the log shows, and says it again on a second try.
+#[test]
+fn a_bad_variable_is_named_by_the_error_that_opening_gives() {
+    let test = "a_bad_variable_is_named_by_the_error_that_opening_gives";
+    in_child(test, &[("TCPX_SOFT_LANES", "x")], || {
+        let config = pair::config(&[("NCCL_DEBUG", "NONE")]);
+        for _ in 0..2 {
+            let error = Plugin::open(Source::Static(tcpx_soft::plugin()), &config).unwrap_err();
+            assert!(matches!(error, Error::Init { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("TCPX_SOFT_LANES=x is not a whole number from 1 to 64"), "{text}");
+            assert!(!text.contains("GPU") && !text.contains("rxdm"), "{text}");
+        }
     });
 }
 
