@@ -2,7 +2,9 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
 
+use tcpx_sys::Code;
 use tcpx_sys::device::{
     DEVICE_UNPACK, DeviceHandle, LoadMeta, UNPACK_MAX_ENTRIES, UNPACK_MAX_MESSAGE, UNPACK_PAGE, UNPACK_SLOTS,
     UNPACK_VERSION, UnpackMeta, UnpackQueue,
@@ -23,20 +25,30 @@ pub(crate) struct Bounce {
     /// The first page.
     base: *mut c_void,
     free: Vec<u32>,
-    meta: Box<UnpackMeta>,
-    queue: Box<UnpackQueue>,
+    /// Leaked boxes, freed with this value: the caller holds pointers to them.
+    meta: NonNull<UnpackMeta>,
+    queue: NonNull<UnpackQueue>,
     random: Random,
     shuffle: bool,
     poison: bool,
     fragment: usize,
 }
 
-// SAFETY: `base` and the pointers in `queue` point into `meta` and `memory`, which move with it as boxes.
+// SAFETY: what it points to belongs to it alone, or to the comm's one caller at a time.
 unsafe impl Send for Bounce {}
 
 impl core::fmt::Debug for Bounce {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Bounce").field("bytes", &self.memory.len()).field("free", &self.free.len()).finish()
+    }
+}
+
+impl Drop for Bounce {
+    fn drop(&mut self) {
+        // SAFETY: the box leaked in `new`; the comm is closed, so the caller reads it no more.
+        drop(unsafe { Box::from_raw(self.queue.as_ptr()) });
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(self.meta.as_ptr()) });
     }
 }
 
@@ -49,16 +61,17 @@ impl Bounce {
         // SAFETY: all zeros are valid bytes.
         let memory = unsafe { memory.assume_init() };
         // SAFETY: all zeros is a valid list.
-        let mut meta = unsafe { Box::<UnpackMeta>::new_zeroed().assume_init() };
+        let meta = unsafe { Box::<UnpackMeta>::new_zeroed().assume_init() };
+        let meta = NonNull::from(Box::leak(meta));
         let start = memory.as_ptr().cast_mut().cast::<c_void>();
         let base = start.wrapping_byte_add((start as usize).next_multiple_of(UNPACK_PAGE) - start as usize);
-        let queue = UnpackQueue { meta: &raw mut *meta, bounce_buf: base, head: u64::MAX };
+        let queue = UnpackQueue { meta: meta.as_ptr(), bounce_buf: base, head: u64::MAX };
         Self {
             memory,
             base,
             free: (0..pages as u32).rev().collect(),
             meta,
-            queue: Box::new(queue),
+            queue: NonNull::from(Box::leak(Box::new(queue))),
             random: Random(faults.shuffle.unwrap_or(0)),
             shuffle: faults.shuffle.is_some(),
             poison: faults.poison,
@@ -67,10 +80,10 @@ impl Bounce {
     }
 
     /// Fills the caller's device handle.
-    pub(crate) fn describe(&mut self, handle: &mut DeviceHandle) {
+    pub(crate) fn describe(&self, handle: &mut DeviceHandle) {
         handle.device_type = DEVICE_UNPACK;
         handle.device_version = UNPACK_VERSION;
-        handle.handle = (&raw mut *self.queue).cast();
+        handle.handle = self.queue.as_ptr().cast();
         handle.size = size_of::<UnpackQueue>();
         handle.needs_proxy_progress = c_int::from(true);
     }
@@ -78,11 +91,11 @@ impl Bounce {
     /// Gives the k-th receive its slot.
     pub(crate) fn open_slot(&mut self, request: &mut Request) {
         let slot = request.sequence as usize % UNPACK_SLOTS;
-        self.meta.cnt[slot] = 0;
+        self.lists().cnt[slot] = 0;
         request.unpack.active = 1;
         request.unpack.index = u64::from(request.sequence);
-        request.unpack.entries = self.meta.mem[slot].as_mut_ptr();
-        request.unpack.count = &raw mut self.meta.cnt[slot];
+        request.unpack.entries = self.lists().mem[slot].as_mut_ptr();
+        request.unpack.count = &raw mut self.lists().cnt[slot];
         request.unpack.count_cache = 0;
         request.scattered = true;
         // Tasks point into these lists, so they must never move while the receive runs.
@@ -102,11 +115,14 @@ impl Bounce {
         while done < length {
             let used = request.unpack.count_cache as usize;
             if used == UNPACK_MAX_ENTRIES {
-                return Err(Failure::rule(format!(
-                    "a message of {} bytes needs more than {UNPACK_MAX_ENTRIES} scatter entries; send at most \
+                return Err(Failure::peer(
+                    Code::REMOTE_ERROR,
+                    format!(
+                        "a message of {} bytes needs more than {UNPACK_MAX_ENTRIES} scatter entries; send at most \
                      {UNPACK_MAX_MESSAGE} bytes in fragments of a page",
-                    request.size
-                )));
+                        request.size
+                    ),
+                ));
             }
             let fragment = self.fragment_length().min((length - done) as usize);
             let Some(page) = self.take_page() else { return Ok(false) };
@@ -117,7 +133,7 @@ impl Bounce {
                 len: fragment as u32,
                 dst_off: u64::from(request.offset + done),
             };
-            self.meta.mem[slot][used] = entry;
+            self.lists().mem[slot][used] = entry;
             request.unpack.count_cache += 1;
             request.pages.push(page);
             let at = self.page(page).wrapping_byte_add(inside);
@@ -134,11 +150,19 @@ impl Bounce {
         if self.shuffle {
             for i in (1..count).rev() {
                 let j = self.random.below(i + 1);
-                self.meta.mem[slot].swap(i, j);
+                self.lists().mem[slot].swap(i, j);
             }
         }
-        self.meta.cnt[slot] = count as u64;
+        // The entries are there before the count says so.
         core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+        self.lists().cnt[slot] = count as u64;
+    }
+
+    /// The lists, which the caller reads through its own pointer between calls.
+    fn lists(&mut self) -> &mut UnpackMeta {
+        // SAFETY: leaked in `new` and freed with this value; borrowed mutably, so this is the only access from
+        // here, and the caller reads only between calls on the comm.
+        unsafe { self.meta.as_mut() }
     }
 
     /// Takes the pages of a consumed receive back.

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use tcpx_sys::extension;
 
 use crate::dial;
 use crate::failure::Failure;
-use crate::lane::{CommShared, DataSocket, Direction, Lane, PEER_CLOSED, leave};
+use crate::lane::{CommShared, DataSocket, Direction, Lane, PEER_CLOSED, REQUESTS, leave};
 use crate::log;
 use crate::payload::IoSlice;
 use crate::receive::ReceiveSide;
@@ -91,7 +91,7 @@ impl Comm {
             Direction::Send => runtime.settings.faults.data_socket_dies_at,
             Direction::Receive => None,
         };
-        let shared = CommShared::new(dies_at);
+        let shared = CommShared::new(dies_at, runtime.settings.faults.lane_stalls_at);
         let Lanes { lanes, own } = runtime
             .lanes(nic, direction)
             .map_err(|error| Failure::system("starting an I/O thread", error))?;
@@ -171,11 +171,11 @@ impl Comm {
         // SAFETY: passed on from the caller.
         let registration = unsafe { Registration::check(handle, data, length) }?;
         let length = self.checked_length(length)?;
-        let Some((comm, request)) = self.next_request()? else { return Ok(core::ptr::null_mut()) };
-        request.comm = comm;
+        let Some(sequence) = self.next_sequence()? else { return Ok(core::ptr::null_mut()) };
+        let request = self.ring.at(sequence);
         request.begin(data, length, registration.kind);
         request.room = registration.bytes_from(data);
-        Ok(request)
+        Ok(self.ring.pointer(sequence))
     }
 
     /// Posts one message of several slices.
@@ -200,15 +200,15 @@ impl Comm {
             total = total.saturating_add(slice.length);
         }
         let total = self.checked_length(total)?;
-        let Some((comm, request)) = self.next_request()? else { return Ok(core::ptr::null_mut()) };
-        request.comm = comm;
+        let Some(sequence) = self.next_sequence()? else { return Ok(core::ptr::null_mut()) };
+        let request = self.ring.at(sequence);
         request.begin(core::ptr::null_mut(), total, tcpx_sys::PTR_HOST);
         request.room = total as usize;
         request.scattered = true;
         request.pieces.reserve_exact(MAX_SLICES);
         let piece = |slice: &extension::Slice| IoSlice { iov_base: slice.address, iov_len: slice.length };
         request.pieces.extend(slices.iter().map(piece));
-        Ok(request)
+        Ok(self.ring.pointer(sequence))
     }
 
     pub(crate) fn receives(&self) -> bool {
@@ -221,23 +221,32 @@ impl Comm {
         fits.ok_or_else(|| Failure::rule(format!("a message of {length} bytes; the wire carries 4 GiB - 1")))
     }
 
-    /// The next slot of the ring, marked as posted.
-    fn next_request(&mut self) -> Result<Option<(*mut Self, &mut Request)>, Failure> {
+    /// The pointer that the caller gets, which every request leads back to.
+    pub(crate) fn into_pointer(self: Box<Self>) -> *mut c_void {
+        let comm = Box::into_raw(self);
+        // SAFETY: the pointer was a box a moment ago, and nobody else has it yet.
+        let ring = unsafe { &mut (*comm).ring };
+        ring.lead_to(comm);
+        comm.cast()
+    }
+
+    /// Takes the next slot of the ring; `None`: not at the moment.
+    fn next_sequence(&mut self) -> Result<Option<u32>, Failure> {
         self.check_usable()?;
-        if self.ring.is_full() {
-            return Err(Failure::rule("unable to allocate requests: 16 are outstanding on this comm"));
+        let size = self.runtime.settings.faults.ring_size.unwrap_or(REQUESTS as u32);
+        if self.ring.outstanding() >= size {
+            let text = format!("unable to allocate requests: {size} are outstanding on this comm");
+            return Err(Failure::rule(text));
         }
         self.posts += 1;
         let every = self.runtime.settings.faults.null_request_every;
         if every.is_some_and(|n| self.posts.is_multiple_of(n)) {
             return Ok(None);
         }
-        let comm: *mut Self = self;
         let sequence = self.ring.posted;
         self.ring.posted = sequence.wrapping_add(1);
-        let request = self.ring.at(sequence);
-        request.sequence = sequence;
-        Ok(Some((comm, request)))
+        self.ring.at(sequence).sequence = sequence;
+        Ok(Some(sequence))
     }
 
     /// `test`: progress of the whole comm, then the answer about the request with this sequence number.
@@ -342,7 +351,7 @@ impl Comm {
         // Unread bytes would turn the close into a reset, which may destroy what is on its way.
         self.discard_credits();
         if let Side::Receive(side) = &mut self.side {
-            side.take_peeked(self.control.as_raw_fd());
+            side.take_peeked(&self.control);
         }
         Ok(())
     }

@@ -111,7 +111,7 @@ pub(crate) unsafe extern "C" fn connect(
         match connect::connect(&Runtime::current()?, device, handle)? {
             None => Ok(()),
             // SAFETY: as above.
-            Some(ready) => unsafe { put(comm, Box::into_raw(ready).cast(), "the send comm") },
+            Some(ready) => unsafe { put(comm, ready.into_pointer(), "the send comm") },
         }
     })
 }
@@ -142,7 +142,7 @@ pub(crate) unsafe extern "C" fn accept(
         };
         ready.give_device(filled);
         // SAFETY: as above.
-        unsafe { put(comm, Box::into_raw(ready).cast(), "the receive comm") }
+        unsafe { put(comm, ready.into_pointer(), "the receive comm") }
     })
 }
 
@@ -294,7 +294,7 @@ pub(crate) unsafe extern "C" fn close_comm(comm: *mut c_void) -> c_int {
         }
         // SAFETY: a live comm by the interface; the check looks for its mark.
         unsafe { Comm::from_pointer(comm) }?;
-        // SAFETY: it came from `Box::into_raw` in `connect` or `accept`, and the caller gives it up.
+        // SAFETY: it came from `into_pointer` in `connect` or `accept`, and the caller gives it up.
         unsafe { Box::from_raw(comm.cast::<Comm>()) }.close()
     })
 }

@@ -16,6 +16,10 @@ pub(crate) struct Faults {
     pub(crate) null_request_every: Option<u64>,
     /// Data socket 0 of a send comm is shut down when it has carried this many bytes.
     pub(crate) data_socket_dies_at: Option<u64>,
+    /// Data socket 0 is served no more when it has carried this many bytes, as if its thread had ended.
+    pub(crate) lane_stalls_at: Option<u64>,
+    /// Requests a comm holds at most, instead of 16.
+    pub(crate) ring_size: Option<u32>,
     /// A send comm says nothing more after this many messages.
     pub(crate) silent_after: Option<u64>,
     /// A send comm announces, and sends, this many bytes more than were posted.

@@ -50,6 +50,8 @@ pub(crate) struct CommShared {
     pub(crate) waiter: OnceLock<Arc<Waiter>>,
     /// Fault: data socket 0 dies when it has carried this much.
     pub(crate) dies_at: Option<u64>,
+    /// Fault: data socket 0 is served no more when it has carried this much.
+    stalls_at: Option<u64>,
     left: Mutex<usize>,
     all_left: Condvar,
 }
@@ -60,12 +62,13 @@ pub(crate) struct CommShared {
 pub(crate) struct Padded(pub(crate) AtomicU32);
 
 impl CommShared {
-    pub(crate) fn new(dies_at: Option<u64>) -> Arc<Self> {
+    pub(crate) fn new(dies_at: Option<u64>, stalls_at: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
             remaining: Default::default(),
             wants_room: AtomicBool::new(false),
             waiter: OnceLock::new(),
             dies_at,
+            stalls_at,
             left: Mutex::new(0),
             all_left: Condvar::new(),
         })
@@ -393,6 +396,11 @@ impl Worker {
             }
             return;
         };
+        let stalls = entry.socket.shared.stalls_at.filter(|_| entry.socket.index == 0);
+        if stalls.is_some_and(|at| entry.socket.carried.load(Ordering::Relaxed) >= at) {
+            entry.state = State::Dead;
+            return;
+        }
         let rest = entry.rest.unwrap_or(task.span);
         match io(&entry.socket, &rest, &mut self.pieces) {
             Moved::Bytes(n) => {

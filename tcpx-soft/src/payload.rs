@@ -1,7 +1,10 @@
 //! Moving message bytes between user memory and a socket, never blocking, never signalling.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// Bytes one system call moves at most: large enough that its cost vanishes, small enough that sockets
 /// sharing a lane take turns.
@@ -49,24 +52,6 @@ pub(crate) unsafe fn receive(fd: RawFd, into: *mut u8, length: usize) -> Moved {
     moved(n)
 }
 
-/// As [`receive`], but leaves the bytes in the socket.
-///
-/// # Safety
-///
-/// `into` must be writable for `length` bytes during the call, with nobody else using them.
-pub(crate) unsafe fn peek(fd: RawFd, into: *mut u8, length: usize) -> Moved {
-    // SAFETY: the caller vouches for the memory.
-    let n = unsafe { libc::recv(fd, into.cast(), length, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
-    moved(n)
-}
-
-/// Takes up to `length` bytes from the socket without copying them anywhere.
-pub(crate) fn discard(fd: RawFd, length: usize) -> Moved {
-    // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing, so no memory is needed.
-    let n = unsafe { libc::recv(fd, core::ptr::null_mut(), length, libc::MSG_DONTWAIT | libc::MSG_TRUNC) };
-    moved(n)
-}
-
 /// Sends from slices, at most [`IO_SLICES`] of them.
 ///
 /// # Safety
@@ -89,6 +74,37 @@ pub(crate) unsafe fn receive_slices(fd: RawFd, slices: &mut [IoSlice]) -> Moved 
     // SAFETY: the header points to `slices`, which outlives the call; the caller vouches for their memory.
     let n = unsafe { libc::recvmsg(fd, &mut message, libc::MSG_DONTWAIT) };
     moved(n)
+}
+
+/// Sends control bytes. Control streams are polled in tight loops, so these calls go to the system without the
+/// C library, whose own are cancellation points and pay for it in programs with threads.
+pub(crate) fn send_control(socket: &OwnedFd, bytes: &[u8]) -> Moved {
+    result(rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+}
+
+/// Receives control bytes.
+pub(crate) fn receive_control(socket: &OwnedFd, into: &mut [u8]) -> Moved {
+    result(rustix::net::recv(socket, into, RecvFlags::DONTWAIT).map(|(_, n)| n))
+}
+
+/// As [`receive_control`], but leaves the bytes in the socket.
+pub(crate) fn peek_control(socket: &OwnedFd, into: &mut [u8]) -> Moved {
+    result(rustix::net::recv(socket, into, RecvFlags::DONTWAIT | RecvFlags::PEEK).map(|(_, n)| n))
+}
+
+/// Takes up to as many bytes as `room` has from the socket; TCP drops them without writing to `room`.
+pub(crate) fn discard_control(socket: &OwnedFd, room: &mut [u8]) -> Moved {
+    result(rustix::net::recv(socket, room, RecvFlags::DONTWAIT | RecvFlags::TRUNC).map(|(_, n)| n))
+}
+
+fn result(result: rustix::io::Result<usize>) -> Moved {
+    match result {
+        Ok(0) => Moved::Closed,
+        Ok(n) => Moved::Bytes(n),
+        Err(Errno::AGAIN | Errno::INTR) => Moved::Blocked,
+        Err(Errno::CONNRESET | Errno::PIPE) => Moved::Closed,
+        Err(error) => Moved::Failed(error.raw_os_error()),
+    }
 }
 
 fn header(slices: &mut [IoSlice]) -> libc::msghdr {

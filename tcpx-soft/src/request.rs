@@ -5,6 +5,7 @@
 
 use core::ffi::c_void;
 use core::mem::offset_of;
+use core::ptr::NonNull;
 
 use tcpx_sys::device::LoadMeta;
 
@@ -146,7 +147,9 @@ impl Request {
 /// `[freed, done)` INACTIVE, in the real plugin's words.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    requests: Box<[Request]>,
+    /// A leaked boxed slice, freed with the ring: callers hold pointers into it, so it is reached through this
+    /// pointer alone.
+    requests: NonNull<[Request]>,
     pub(crate) posted: u32,
     pub(crate) active: u32,
     pub(crate) moving: u32,
@@ -154,9 +157,17 @@ pub(crate) struct Ring {
     pub(crate) freed: u32,
 }
 
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: it is the boxed slice leaked in `new`; the comm is closed, so no caller uses a request.
+        drop(unsafe { Box::from_raw(self.requests.as_ptr()) });
+    }
+}
+
 impl Ring {
     pub(crate) fn new(operation: i32) -> Self {
-        let requests = (0..REQUESTS).map(|_| Request::new(operation)).collect();
+        let requests: Box<[Request]> = (0..REQUESTS).map(|_| Request::new(operation)).collect();
+        let requests = NonNull::from(Box::leak(requests));
         Self { requests, posted: 0, active: 0, moving: 0, done: 0, freed: 0 }
     }
 
@@ -165,12 +176,27 @@ impl Ring {
         sequence as usize % REQUESTS
     }
 
-    pub(crate) fn at(&mut self, sequence: u32) -> &mut Request {
-        &mut self.requests[Self::position(sequence)]
+    /// The caller's pointer to a request.
+    pub(crate) fn pointer(&self, sequence: u32) -> *mut Request {
+        self.requests.cast::<Request>().as_ptr().wrapping_add(Self::position(sequence))
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.posted.wrapping_sub(self.freed) as usize == REQUESTS
+    pub(crate) fn at(&mut self, sequence: u32) -> &mut Request {
+        // SAFETY: the position is below `REQUESTS`, the length of the slice, which lives as long as the ring;
+        // the ring is borrowed mutably, and callers only read a request between calls on its comm.
+        unsafe { &mut *self.pointer(sequence) }
+    }
+
+    /// Makes every request lead back to its comm.
+    pub(crate) fn lead_to(&mut self, comm: *mut Comm) {
+        for sequence in 0..REQUESTS as u32 {
+            self.at(sequence).comm = comm;
+        }
+    }
+
+    /// Requests posted and not freed.
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.posted.wrapping_sub(self.freed)
     }
 
     /// Whether `sequence` lies in `[from, to)`.

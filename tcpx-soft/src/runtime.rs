@@ -87,7 +87,16 @@ impl Runtime {
         if let Some(threading) = self.settings.threading {
             let cores = self.bound(bindings, nic).unwrap_or_else(|| set(&self.cores));
             let start = |i| Lane::start(format!("tcpx-comm-{i}"), cores, None);
-            let lanes = (0..threading.threads).map(start).collect::<io::Result<_>>()?;
+            let mut lanes = Vec::with_capacity(threading.threads);
+            for index in 0..threading.threads {
+                match start(index) {
+                    Ok(lane) => lanes.push(lane),
+                    Err(error) => {
+                        lanes.iter().for_each(|lane: &Arc<Lane>| lane.stop());
+                        return Err(error);
+                    }
+                }
+            }
             return Ok(Lanes { lanes, own: true });
         }
         let count = self.lane_count();

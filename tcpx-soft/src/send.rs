@@ -1,6 +1,5 @@
 //! The sending side: messages are cut into chunks, chunks go to lanes, control messages announce them.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -283,18 +282,16 @@ impl Comm {
 
     /// Writes what the control socket takes.
     fn flush(&mut self) -> Result<(), Failure> {
-        let fd = self.control.as_raw_fd();
         let soft = self.peer.soft;
         loop {
-            let side = self.sender()?;
+            let Side::Send(side) = &mut self.side else { return Ok(()) };
             if side.out_start == side.out.len() {
                 return Ok(());
             }
             let pending = &side.out[side.out_start..];
             // Towards a real peer as much as it reads at once, in whole messages.
             let length = if soft { pending.len() } else { pending.len().min(8 * Control::BYTES) };
-            // SAFETY: `pending` is a live slice of at least `length` bytes.
-            let moved = unsafe { payload::send(fd, pending.as_ptr(), length) };
+            let moved = payload::send_control(&self.control, &pending[..length]);
             match moved {
                 Moved::Bytes(n) => {
                     side.out_start += n;
@@ -321,11 +318,9 @@ impl Comm {
     fn finish_message(&mut self, mut rest: usize) -> Result<(), Failure> {
         let deadline = Instant::now() + WHOLE_MESSAGE_TIMEOUT;
         while rest > 0 {
-            let fd = self.control.as_raw_fd();
-            let side = self.sender()?;
+            let Side::Send(side) = &mut self.side else { return Ok(()) };
             let pending = &side.out[side.out_start..];
-            // SAFETY: the rest of a message that `flush` began is still in `pending`.
-            let moved = unsafe { payload::send(fd, pending.as_ptr(), rest) };
+            let moved = payload::send_control(&self.control, &pending[..rest]);
             match moved {
                 Moved::Bytes(n) => {
                     side.out_start += n;
@@ -383,12 +378,10 @@ impl Comm {
 
     /// Takes in everything the receiver said.
     pub(crate) fn discard_credits(&mut self) {
-        let fd = self.control.as_raw_fd();
         let Side::Send(side) = &mut self.side else { return };
         let mut scratch = [0u8; 4096];
         loop {
-            // SAFETY: `scratch` is writable for its length.
-            let moved = unsafe { payload::receive(fd, scratch.as_mut_ptr(), scratch.len()) };
+            let moved = payload::receive_control(&self.control, &mut scratch);
             match moved {
                 Moved::Bytes(n) => {
                     side.credit_bytes += n as u64;

@@ -99,6 +99,8 @@ fn faults(lookup: Lookup<'_>) -> Result<Faults, String> {
         accept_fails: flag(lookup, "TCPX_SOFT_FAULT_ACCEPT_FAILS")?,
         null_request_every: number(lookup, "TCPX_SOFT_FAULT_NULL_REQUEST_EVERY", 1, any)?,
         data_socket_dies_at: number(lookup, "TCPX_SOFT_FAULT_DATA_SOCKET_DIES_AT", 0, any)?,
+        lane_stalls_at: number(lookup, "TCPX_SOFT_FAULT_LANE_STALLS_AT", 0, any)?,
+        ring_size: number(lookup, "TCPX_SOFT_FAULT_RING_SIZE", 1, 16)?.map(|n| n as u32),
         silent_after: number(lookup, "TCPX_SOFT_FAULT_SILENT_AFTER", 0, any)?,
         oversize: number(lookup, "TCPX_SOFT_FAULT_OVERSIZE_BYTES", 0, 1 << 20)?.unwrap_or(0) as u32,
         pool_pages: number(lookup, "TCPX_SOFT_FAULT_POOL_PAGES", 1, 1 << 20)?.map(|n| n as usize),

@@ -140,6 +140,42 @@ fn a_data_socket_carries_exactly_its_bytes_before_it_dies() {
 }
 
 #[test]
+fn a_socket_that_nobody_serves_any_more_shows_no_error() {
+    let at = ("TCPX_SOFT_FAULT_LANE_STALLS_AT", "100000");
+    in_child(
+        "a_socket_that_nobody_serves_any_more_shows_no_error",
+        &[at, ("NCCL_NSOCKS_PERTHREAD", "1")],
+        || {
+            let net = start();
+            let comms = pair(net);
+            let from = Memory::patterned(net, comms.0, 1, 8 << 20);
+            let mut into = Memory::zeroed(net, comms.1, 8 << 20);
+            let receive = post_receive(net, comms.1, &mut into);
+            let send = post_send(net, comms.0, &from);
+            for _ in 0..3000 {
+                assert_eq!(net.test(send), (0, false, -1), "only the caller's own deadline can tell");
+                assert_eq!(net.test(receive), (0, false, -1), "only the caller's own deadline can tell");
+            }
+            close(net, comms);
+        },
+    );
+}
+
+#[test]
+fn a_smaller_ring_is_full_sooner() {
+    in_child("a_smaller_ring_is_full_sooner", &[("TCPX_SOFT_FAULT_RING_SIZE", "5")], || {
+        let net = start();
+        let comms = pair(net);
+        let mut into = Memory::zeroed(net, comms.1, 100);
+        for post in 1..=6 {
+            let (code, _) = net.irecv(comms.1, into.bytes.as_mut_ptr(), 100, into.handle);
+            assert_eq!(code, if post > 5 { 3 } else { 0 }, "receive {post}");
+        }
+        close(net, comms);
+    });
+}
+
+#[test]
 fn a_sender_falls_silent_after_its_messages() {
     let after = ("TCPX_SOFT_FAULT_SILENT_AFTER", "2");
     in_child("a_sender_falls_silent_after_its_messages", &[after], || {
