@@ -346,6 +346,20 @@ pub enum Error {
         /// What the last failed attempt answered.
         last: Option<Code>,
     },
+    /// `listen` or `regMr` was not called, because another first call is not to be interrupted by it.
+    #[error(
+        "{call} on {device} was not called: for {waited:.1?} another call that sets up a plugin of this process \
+         was running, most likely a connect that waits for its peer to accept; see that the peer accepts, \
+         listen before connecting, and try again"
+    )]
+    SetupBusy {
+        /// The call that was not made.
+        call: Call,
+        /// Name of the device.
+        device: &'static str,
+        /// Time waited.
+        waited: Duration,
+    },
     /// Memory could not be registered or deregistered.
     #[error("{call} on {device} failed for {length} bytes: code {code}")]
     Registration {
@@ -415,7 +429,7 @@ impl Error {
                 ErrorKind::Unsupported
             }
             Self::Establish { .. } | Self::Deadline { .. } => ErrorKind::Comm,
-            Self::Registration { .. } | Self::Waiter { .. } => ErrorKind::Exhausted,
+            Self::Registration { .. } | Self::SetupBusy { .. } | Self::Waiter { .. } => ErrorKind::Exhausted,
             Self::RegistrationTooLarge { .. } | Self::Misuse(_) => ErrorKind::Misuse,
             Self::Fault(fault) => fault.kind(),
         }

@@ -14,6 +14,7 @@ use crate::api::listening::Listener;
 use crate::comm::{RecvComm, SendComm};
 use crate::error::{Call, Error};
 use crate::plugin::Plugin;
+use crate::preflight::Nature;
 use crate::verdict::{self, Attempt};
 
 /// First and longest pause between two attempts to connect.
@@ -114,6 +115,9 @@ impl Listening {
         let Some(pass) = gate.try_accept() else { return Accept::Pending(self) };
         let (code, accepted) = self.listener.accept();
         drop(pass);
+        if code.is_success() {
+            gate.was_set_up();
+        }
         match verdict::accept(code, accepted, self.plugin.accept_retry()) {
             Attempt::Pending => Accept::Pending(self),
             Attempt::Again => {
@@ -209,9 +213,11 @@ impl Connecting {
         let Some(pass) = gate.try_connect() else { return Connect::Pending(self) };
         let device = &self.plugin.devices()[self.device];
         let place = self.plugin.place(device);
+        // The soft plugin knows an attempt by a number in the handle.
+        let freed_any_time = self.plugin.nature() == Nature::Soft;
         let attempt = self.attempt.get_or_insert_with(|| {
             self.patience.attempts += 1;
-            AttemptHandle::new(self.plugin.calls().clone(), self.handle.as_bytes())
+            AttemptHandle::new(self.plugin.calls().clone(), self.handle.as_bytes(), freed_any_time)
         });
         let (code, comm) = attempt.connect(self.device as i32, place, &gate);
         drop(pass);

@@ -62,21 +62,22 @@ fn wants(level: Level, subsystems: Subsystems) -> bool {
     let passes = FILTER.get().is_some_and(|filter| {
         filter.wants(level, subsystems) && filter.limits[limit_of(level)].admits(filter.seconds())
     });
-    let kept = level == Level::WARN
-        && KEEPING
-            .with_borrow_mut(|keeping| keeping.as_mut().map(|keeping| keeping.passes = passes).is_some());
+    let kept = level == Level::WARN && of_keeping(|keeping| keeping.passes = passes).is_some();
     passes || kept
 }
 
 /// Keeps a warning where [`keeping_warning`] runs; whether the log wants the line, too.
 fn keep(level: Level, text: &str) -> bool {
-    level != Level::WARN
-        || KEEPING.with_borrow_mut(|keeping| {
-            keeping.as_mut().is_none_or(|keeping| {
-                keeping.last = Some(text.to_owned());
-                keeping.passes
-            })
-        })
+    let keep = |keeping: &mut Keeping| {
+        keeping.last = Some(text.to_owned());
+        keeping.passes
+    };
+    level != Level::WARN || of_keeping(keep).unwrap_or(true)
+}
+
+/// `None` where [`keeping_warning`] does not run, as in a thread that is ending.
+fn of_keeping<T>(act: impl FnOnce(&mut Keeping) -> T) -> Option<T> {
+    KEEPING.try_with(|keeping| keeping.try_borrow_mut().ok()?.as_mut().map(act)).ok().flatten()
 }
 
 fn take(record: Record<'_>) {

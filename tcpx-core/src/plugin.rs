@@ -165,13 +165,22 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// [`Misuse::NoDevice`], or [`Error::Establish`].
+    /// [`Misuse::NoDevice`], [`Error::Establish`], or [`Error::SetupBusy`] where the first `connect` of the
+    /// process blocks until the deadline.
     pub fn listen(self: &Arc<Self>, device: usize, deadline: Instant) -> Result<(Handle, Listening), Error> {
         let found = self.device(device)?;
         let Loaded { calls, gate, nature, .. } = &*self.loaded;
         let closes_any_time = *nature == Nature::Soft;
-        let (handle, listener) = Listener::open(calls.clone(), device as i32, gate, closes_any_time)
-            .map_err(|code| Error::Establish { call: Call::Listen, device: found.name, code, hint: "" })?;
+        let pass = gate.lock(Call::Listen, found.name, Some(deadline))?;
+        let opened = Listener::open(calls.clone(), device as i32, closes_any_time);
+        drop(pass);
+        let (handle, listener) = opened.map_err(|code| Error::Establish {
+            call: Call::Listen,
+            device: found.name,
+            code,
+            hint: "",
+        })?;
+        gate.was_set_up();
         Ok((Handle::new(handle), Listening::new(listener, self.clone(), device, deadline)))
     }
 

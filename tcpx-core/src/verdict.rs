@@ -135,7 +135,9 @@ pub(crate) const fn init_hint(code: Code, nature: Nature) -> &'static str {
         (Nature::Tcpx, Code::UNHANDLED_CUDA_ERROR) => {
             "; a CUDA call failed: see that the driver runs (nvidia-smi)"
         }
-        (Nature::Soft, _) => "; mend that and start the process anew, because a plugin is not started twice",
+        (Nature::Soft, _) => {
+            "; mend what its log line names and start the process anew, because it is not started twice"
+        }
         (Nature::Tcpx | Nature::Other, _) => "; see the plugin's own log lines (NCCL_DEBUG=INFO)",
     }
 }

@@ -512,6 +512,15 @@ fn a_hundred_connections_leave_nothing_behind() {
         });
         let grown = raw::drive::resident().saturating_sub(resident);
         assert!(grown < 8 << 20, "{grown} bytes more after 100 rounds");
+
+        // Nobody accepts: one connect is dropped half-way, the other runs into its deadline.
+        let (handle, _listening) = plugin.listen(0, deadline()).unwrap();
+        let connecting = plugin.connect(0, &handle, deadline()).unwrap();
+        let Connect::Pending(connecting) = connecting.poll(Instant::now()) else { panic!("nobody accepts") };
+        drop(connecting);
+        let soon = Instant::now() + Duration::from_millis(100);
+        let error = plugin.connect(0, &handle, soon).unwrap().wait().unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
         assert_eq!(leaked_objects(), 0);
     });
 }

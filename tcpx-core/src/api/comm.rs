@@ -101,14 +101,19 @@ impl Comm {
             Ok(region) => region,
             Err(error) => return Err(RegisterError { error, memory }),
         };
-        let (code, handle) = {
-            let _first_use = self.gate.lock();
-            // SAFETY: the comm is open and used by this thread alone; the region is that of `memory`, which
-            // stays with the registration until it is given back.
-            unsafe { self.calls.register(self.raw, region) }
+        let pass = match self.gate.lock(Call::RegMr, self.place.device, None) {
+            Ok(pass) => pass,
+            Err(error) => return Err(RegisterError { error, memory }),
         };
+        // SAFETY: the comm is open and used by this thread alone; the region is that of `memory`, which
+        // stays with the registration until it is given back.
+        let (code, handle) = unsafe { self.calls.register(self.raw, region) };
+        drop(pass);
         match handle.filter(|_| code.is_success()) {
-            Some(handle) => Ok(self.registrations.insert(handle, memory)),
+            Some(handle) => {
+                self.gate.was_set_up();
+                Ok(self.registrations.insert(handle, memory))
+            }
             None => {
                 let (device, length) = (self.place.device, region.length);
                 let error = Error::Registration { call: Call::RegMr, device, length, code };

@@ -25,17 +25,19 @@ pub(crate) struct AttemptHandle {
     pending: bool,
     /// `connect` gave its last answer.
     over: bool,
+    /// Whether the plugin uses the handle only during a call of `connect`, and keeps no pointer to it.
+    freed_any_time: bool,
 }
 
 // SAFETY: it owns one allocation that belongs to no thread.
 unsafe impl Send for AttemptHandle {}
 
 impl AttemptHandle {
-    pub(crate) fn new(calls: Arc<dyn Calls>, received: &[u8; HANDLE_BYTES]) -> Self {
+    pub(crate) fn new(calls: Arc<dyn Calls>, received: &[u8; HANDLE_BYTES], freed_any_time: bool) -> Self {
         let mut handle = Handle(*received);
         handle.0[PRIVATE].fill(0);
         let handle = NonNull::from(Box::leak(Box::new(handle)));
-        Self { calls, handle, pending: false, over: false }
+        Self { calls, handle, pending: false, over: false, freed_any_time }
     }
 
     /// One call of `connect`. After an answer other than pending the attempt is over, and asking again is
@@ -58,13 +60,14 @@ impl AttemptHandle {
 
 impl Drop for AttemptHandle {
     fn drop(&mut self) {
-        if self.pending {
+        if self.pending && !self.freed_any_time {
             // There is no call to give up an attempt; the plugin's thread ends by itself.
             tracing::warn!("a connect was given up while the plugin works on it; its handle is leaked");
             count_leak();
             return;
         }
-        // SAFETY: from `Box::leak` in `new`, and freed only here; the plugin has given its last answer.
+        // SAFETY: from `Box::leak` in `new`, and freed only here; the plugin has given its last answer, or keeps no
+        // pointer to the handle between calls.
         drop(unsafe { Box::from_raw(self.handle.as_ptr()) });
     }
 }

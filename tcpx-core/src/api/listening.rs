@@ -37,20 +37,16 @@ pub(crate) struct Listener {
 struct Aligned([u8; HANDLE_BYTES]);
 
 impl Listener {
-    /// `listen` on a device that the plugin has.
+    /// `listen` on a device that the plugin has; the caller holds the gate.
     pub(crate) fn open(
         calls: Arc<dyn Calls>,
         device: c_int,
-        gate: &Gate,
         closes_any_time: bool,
     ) -> Result<([u8; HANDLE_BYTES], Self), Code> {
         let mut handle = Aligned([0; HANDLE_BYTES]);
-        let (code, raw) = {
-            let _first_use = gate.lock();
-            // SAFETY: the device is one of the plugin's (the caller has it from `devices`), and the handle
-            // has 128 writable bytes.
-            unsafe { calls.listen(device, handle.0.as_mut_ptr().cast()) }
-        };
+        // SAFETY: the device is one of the plugin's (the caller has it from `devices`), and the handle has 128
+        // writable bytes.
+        let (code, raw) = unsafe { calls.listen(device, handle.0.as_mut_ptr().cast()) };
         let raw = raw.filter(|_| code.is_success()).ok_or(code)?;
         let device_handle = Some(DeviceHandlePlace::new());
         Ok((handle.0, Self { calls, raw, device_handle, stage: Stage::Fresh, closes_any_time }))
