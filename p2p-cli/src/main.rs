@@ -14,8 +14,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Asks for the net plugin's own lines.
+/// Either asks for the net plugin's own lines; the library chooses which.
 const PLUGIN_LINES: &str = "NCCL_DEBUG";
+const DEBUG: &str = "UCCL_TCPX_DEBUG";
 
 /// Point-to-point transfers over NCCL net plugins
 #[derive(Debug, Parser)]
@@ -49,7 +50,9 @@ fn main() -> ExitCode {
 /// Warnings of this program go to standard error; lines of the net plugin only where they were asked for,
 /// since an error says in one line what they lead to.
 fn show_log() {
-    let plugin = if std::env::var_os(PLUGIN_LINES).is_some() { LevelFilter::TRACE } else { LevelFilter::OFF };
+    let asked =
+        std::env::var_os(PLUGIN_LINES).is_some() || std::env::var_os(DEBUG).is_some_and(|value| value == "1");
+    let plugin = if asked { LevelFilter::TRACE } else { LevelFilter::OFF };
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target(tcpx_core::LOG_TARGET, plugin);
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))

@@ -85,6 +85,33 @@ fn a_missing_plugin_file_is_named() {
 }
 
 #[test]
+fn a_missing_plugin_file_from_the_environment_is_named() {
+    let path = "/nonexistent/libnccl-net-chosen.so";
+    let child = p2p(free_port(), &[]).env("UCCL_TCPX_PLUGIN_PATH", path).spawn().unwrap();
+    says(&finish(child), &[path]);
+}
+
+#[test]
+fn a_result_file_that_cannot_be_made_is_the_only_thing_said() {
+    says(&run(free_port(), &["--json", "/nonexistent/x.json"]), &["--json /nonexistent/x.json"]);
+}
+
+#[test]
+fn an_address_without_its_role_is_refused() {
+    says(&run(free_port(), &["--peer", "127.0.0.1"]), &["--peer", "--role client"]);
+    says(&run(free_port(), &["--listen", "127.0.0.1"]), &["--listen", "--role server"]);
+    says(&run(free_port(), &["--role", "server", "--peer", "127.0.0.1"]), &["--peer", "--role client"]);
+}
+
+#[test]
+fn the_plugins_lines_are_shown_where_they_are_asked_for() {
+    let mut command = p2p(free_port(), &["--seconds", "1", "--sizes", "4K", "--channels", "1"]);
+    let output = finish(command.env("UCCL_TCPX_DEBUG", "1").spawn().unwrap());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("net_plugin"), "{text}");
+}
+
+#[test]
 fn a_file_that_is_no_plugin_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("libnccl-net-text.so");

@@ -50,7 +50,9 @@ pub(super) struct Link {
 
 impl Net {
     pub(super) fn open(options: &Options, config: &Config) -> Result<Self, Failure> {
-        let source = options.plugin.clone().map_or_else(|| Source::Static(tcpx_soft::plugin()), Source::File);
+        let chosen = &config.plugin_path;
+        let file = options.plugin.clone().or_else(|| chosen.is_from_user().then(|| chosen.value.clone()));
+        let source = file.map_or_else(|| Source::Static(tcpx_soft::plugin()), Source::File);
         let plugin = Plugin::open(source, config).map_err(|error| Failure::new(error.to_string()))?;
         let devices = match &config.device.value {
             Some(choice) => {

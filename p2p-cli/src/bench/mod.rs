@@ -30,6 +30,7 @@ const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
 
 /// Runs one end, or starts both.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    options.check_role()?;
     let config = Config::from_process().map_err(|error| Failure::new(error.to_string()))?;
     let Some(role) = options.role else {
         options.congestion.as_deref().map_or(Ok(()), check_congestion)?;

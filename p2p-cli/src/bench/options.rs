@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::failure::Failure;
+
 /// Which end this process is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Role {
@@ -23,7 +25,7 @@ pub(crate) struct Options {
     /// Host name or address of the server
     #[arg(long, value_name = "HOST", required_if_eq("role", "client"))]
     pub(crate) peer: Option<String>,
-    /// File of a net plugin, instead of the embedded one
+    /// File of a net plugin, instead of UCCL_TCPX_PLUGIN_PATH or the embedded one
     #[arg(long, value_name = "FILE")]
     pub(crate) plugin: Option<PathBuf>,
     /// Numbers of channels to measure, 1 to 16 each
@@ -56,6 +58,22 @@ impl Options {
     /// Whether another `p2p` started this one and watches it.
     pub(crate) const fn is_child(&self) -> bool {
         self.child
+    }
+
+    /// Whether each address is of the end that this process is.
+    pub(crate) fn check_role(&self) -> Result<(), Failure> {
+        let wrong = if self.peer.is_some() && self.role != Some(Role::Client) {
+            "--peer goes only with --role client"
+        } else if self.listen.is_some() && self.role != Some(Role::Server) {
+            "--listen goes only with --role server"
+        } else {
+            return Ok(());
+        };
+        let mend = match self.role {
+            Some(_) => "leave it out, or choose the other role",
+            None => "add it, or leave both out to start both ends here",
+        };
+        Err(Failure::new(format!("{wrong}: {mend}")))
     }
 }
 
@@ -108,6 +126,25 @@ mod tests {
         assert_eq!((options.sizes[0], options.sizes[5]), (4096, 256 << 20));
         assert_eq!(options.seconds, 60);
         assert!(options.role.is_none() && !options.is_child());
+    }
+
+    #[test]
+    fn an_address_goes_with_its_role() {
+        let check = |line: &[&str]| parse(line).expect("clap takes it").check_role();
+        for (line, said) in [
+            (&["--peer", "host"][..], "--peer"),
+            (&["--role", "server", "--peer", "host"], "--peer"),
+            (&["--listen", "127.0.0.1"], "--listen"),
+            (&["--role", "client", "--peer", "host", "--listen", "::"], "--listen"),
+        ] {
+            let text = check(line).expect_err("refused").to_string();
+            assert!(text.starts_with(said) && text.contains("--role"), "{text}");
+        }
+        for line in
+            [&[][..], &["--role", "client", "--peer", "host"], &["--role", "server", "--listen", "::"]]
+        {
+            check(line).expect("an address of its own role");
+        }
     }
 
     #[test]
