@@ -183,15 +183,15 @@ settings! {
     plugin_path: PathBuf = "/usr/local/tcpx/lib64/libnccl-net-tcpx.so", "UCCL_TCPX_PLUGIN_PATH",
         "file of the net plugin to load";
     device: Option<DeviceChoice> = "", "UCCL_TCPX_DEV",
-        "NICs to use, by index in the plugin's list or by name; unset: chosen by topology";
+        "NICs to use, by index in the plugin's list or by name; unset: the caller's choice, which is by topology for one that asks topology::NicMap";
     local_device: GpuIndex = "0", "UCCL_TCPX_LOCAL_DEVICE" | "UCCL_TCPX_DEVICE_IDX",
         "GPU of this endpoint, counted in PCI address order";
     oob_port: Port = "28900", "UCCL_TCPX_OOB_PORT" | "UCCL_TCPX_CTRL_PORT",
-        "first port to listen on for the control connection";
+        "first port to listen on for the control connection; checked here, used by layers above";
     port_retries: Number<0, 1024> = "16", "UCCL_TCPX_PORT_RETRIES",
-        "following ports to try when that port is taken";
+        "following ports to try when that port is taken; checked here, used by layers above";
     control_ip: ControlAddress = "auto", "UCCL_TCPX_CTRL_IP",
-        "address given to peers for the control connection";
+        "address given to peers for the control connection; checked here, used by layers above";
     bootstrap_port_base: PortBase = "20000", "UCCL_TCPX_BOOTSTRAP_PORT_BASE",
         "bootstrap port of GPU 0; GPU n uses this plus n";
     connect_timeout_seconds: Number<1, 3600> = "30", "UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
@@ -205,23 +205,23 @@ settings! {
     max_recv_inflight: WindowSize = "16", "UCCL_TCPX_MAX_RECV_INFLIGHT",
         "receives posted and not yet released per comm";
     num_channels: Channels = "1", "UCCL_TCPX_NUM_CHANNELS",
-        "channels per connection";
+        "channels per connection; checked here, used by layers above";
     gpu_nic_map: Option<GpuNicMap> = "", "UCCL_TCPX_GPU_NIC_MAP",
         "NICs of each GPU instead of those chosen by topology, such as 0,1:eth1;2,3:eth2,eth3, with * for every GPU not named";
     foreign_nics: NicNames = "", "UCCL_TCPX_ALLOW_FOREIGN_NICS",
         "NICs that GPUs under another PCIe root may use although the plugin delivers scattered pages, which normally ends the process";
     unpack: UnpackMode = "kernel", "UCCL_TCPX_UNPACK_IMPL",
-        "how received pages are put in place";
+        "how received pages are put in place; checked here, used by layers above";
     use_staging: bool = "0", "UCCL_TCPX_USE_STAGING",
-        "1: copy through pinned host memory";
+        "1: copy through pinned host memory; checked here, used by layers above";
     debug: bool = "0", "UCCL_TCPX_DEBUG",
         "1: log what this library does";
     launch_debug: bool = "0", "UCCL_TCPX_LAUNCH_DEBUG",
-        "1: log each unpack launch";
+        "1: log each unpack launch; checked here, used by layers above";
     perf_size: MessageBytes = "4194304", "UCCL_TCPX_PERF_SIZE",
-        "bytes of one benchmark message";
+        "bytes of one benchmark message; checked here, used by layers above";
     perf_iters: Number<1, 1_000_000> = "10", "UCCL_TCPX_PERF_ITERS",
-        "rounds of the benchmark";
+        "rounds of the benchmark; checked here, used by layers above";
 
     socket_enable: bool = "1", "NCCL_GPUDIRECTTCPX_SOCKET_ENABLE",
         "0: the plugin refuses to start";

@@ -3,7 +3,9 @@
 //! The way through it:
 //!
 //! 1. [`Config`](config::Config) reads the environment, and [`Plugin::open`] checks, loads and initialises a
-//!    plugin from a [`Source`]. [`Plugin::devices`] are its NICs; [`topology`] says which of them a GPU may use.
+//!    plugin from a [`Source`]. [`Plugin::devices`] are its NICs; [`topology`] says which of them a GPU
+//!    may use. That is a pure function which nothing here consults by itself: the caller makes a
+//!    [`NicMap`](topology::NicMap), which also refuses NICs under a foreign PCIe root, and picks the device.
 //! 2. [`Plugin::listen`] gives a [`Handle`] for the peer and a [`Listening`], [`Plugin::connect`] a
 //!    [`Connecting`]. Both are polled, or waited for, until there is a [`RecvComm`] or a [`SendComm`].
 //! 3. [`Channel::receiving`] and [`Channel::sending`] put a window over the comm. Memory is registered on it;
@@ -35,7 +37,8 @@
 //!
 //! **Threads.** [`Plugin`] is shared; a comm, a channel and a set belong to one thread at a time (`Send`, not
 //! `Sync`). Nothing here starts a thread. Only what is called `wait` or `post_within` waits, each with a
-//! deadline.
+//! deadline; [`Plugin::listen`] and a channel's `register` may also wait, with a bound, for the first
+//! `connect` of the process.
 //!
 //! **Memory.** A comm owns the memory registered on it. Dropping a comm deregisters, closes, and then frees;
 //! what a plugin does not give back is leaked and counted ([`leaked_objects`]) rather than freed under it.

@@ -1,7 +1,9 @@
 //! Which NICs a GPU may use, and which NIC each channel lies on.
 //!
 //! A [`Tree`] is what sysfs says about the GPUs and NICs of a machine; a [`NicMap`] is made from it by
-//! rules alone, so the same tree and [`Policy`] always give the same map. Closeness is the class of the
+//! rules alone, so the same tree and [`Policy`] always give the same map. Nothing asks for it by itself:
+//! `Plugin::listen` and `Plugin::connect` take whatever device they are given, so a caller that wants these
+//! rules, the refusal of foreign roots among them, chooses its device through the map. Closeness is the class of the
 //! nearest common ancestor ([`Class`]), found by comparing whole path components and never text
 //! prefixes. This module reads files under one root folder and opens no device.
 //!

@@ -18,6 +18,11 @@
 //! | test | 1 | CUDA failed |
 //! | test | 6 | the peer sent something else than was agreed (the soft plugin's answer) |
 //! | any | other | unknown, and fatal for the object |
+//!
+//! A comm whose `test` said once that the control stream ended is lost after [`REFUSAL_LIMIT`] in which no
+//! request finished, also if the answers after that were "no news": data that was announced before may still
+//! move on a slow link then, but nothing tells that from a link on which it does not. A message that takes
+//! longer than the limit and whose peer closes early is cut off by this.
 
 use std::time::Duration;
 

@@ -145,6 +145,34 @@ fn success_without_a_listener_is_a_failure() {
     assert!(matches!(plugin(calls).listen(0, soon()), Err(Error::Establish { .. })));
 }
 
+/// As in the one build whose `connect` waits for the peer: the peer is this process.
+#[test]
+fn a_connect_that_blocks_keeps_nobody_from_listening_accepting_and_registering() {
+    let (entered, has_entered) = std::sync::mpsc::channel();
+    let (accepted, was_accepted) = std::sync::mpsc::channel();
+    let was_accepted = Mutex::new(was_accepted);
+    let mut calls = willing();
+    calls.expect_connect().times(1).returning(move |_, _| {
+        entered.send(()).unwrap();
+        was_accepted.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+        made(2)
+    });
+    calls.expect_accept().returning(|_, _| made(2));
+    calls.expect_deregister().returning(|_, _| OK);
+    calls.expect_close().returning(|_, _| OK);
+    let plugin = plugin(calls);
+    let (handle, listening) = plugin.listen(0, soon()).unwrap();
+    let connecting = plugin.connect(0, &handle, soon()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(connecting.wait().unwrap()));
+        has_entered.recv_timeout(Duration::from_secs(20)).unwrap();
+        let comm = listening.wait().unwrap();
+        with_memory(Channel::receiving(comm, 16).unwrap());
+        drop(plugin.listen(0, soon()).unwrap());
+        accepted.send(()).unwrap();
+    });
+}
+
 #[test]
 fn an_unknown_code_ends_connect_and_accept_at_once() {
     let mut calls = willing();

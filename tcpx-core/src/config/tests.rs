@@ -317,7 +317,9 @@ fn the_table_prints_as_a_document() {
     for line in text.lines() {
         assert_eq!(line.replace("\\|", "").matches('|').count(), 5, "{line}");
     }
-    assert!(text.contains("| `UCCL_TCPX_NUM_CHANNELS` | 1 | 1 to 16 | channels per connection |"));
+    assert!(
+        text.contains("| `UCCL_TCPX_NUM_CHANNELS` | 1 | 1 to 16 | channels per connection; checked here")
+    );
     assert!(text.contains("| `UCCL_TCPX_LOCAL_DEVICE`, `UCCL_TCPX_DEVICE_IDX` | 0 | 0 to 255 |"));
     assert!(text.contains("| `NCCL_DEBUG_FILE` | unset |"));
 }
