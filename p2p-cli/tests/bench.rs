@@ -80,6 +80,19 @@ fn a_short_run_verifies_and_ends_with_the_ratio() {
 }
 
 #[test]
+fn nobody_who_reads_is_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    let arguments = ["--seconds", "1", "--sizes", "4K", "--channels", "1", "--json", json.to_str().unwrap()];
+    let mut child = p2p(free_port(), &arguments).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = finish(child);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 1)) && text.is_empty(), "{:?} {text}", output.status);
+    serde_json::from_str::<serde_json::Value>(&std::fs::read_to_string(json).unwrap()).unwrap();
+}
+
+#[test]
 fn a_missing_plugin_file_is_named() {
     says(&run(free_port(), &["--plugin", "/nonexistent/libnccl-net.so"]), &["/nonexistent/libnccl-net.so"]);
 }

@@ -14,6 +14,8 @@ use crate::failure::{Doing, Failure};
 const LONGEST: u32 = 1 << 20;
 /// Longest silence of a peer that works: a pass takes seconds.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long who comes to the server may take for the first word.
+const MANNERS: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -44,33 +46,33 @@ impl Door {
             }
         };
         let listener = address.map_or_else(all, |address| TcpListener::bind((address, port)));
-        let listener = listener.map_err(|error| {
-            Failure::new(format!(
-                "bootstrap port {port} cannot be taken: {error}; end what uses it, or choose another with \
-                 UCCL_TCPX_BOOTSTRAP_PORT_BASE"
-            ))
-        })?;
+        let listener = listener.map_err(|error| cannot_bind(address, port, &error))?;
         let address = listener.local_addr().doing("asking for the bootstrap address")?;
         listener.set_nonblocking(true).doing("preparing the bootstrap port")?;
         Ok(Self { listener, address })
     }
 
-    /// Waits for the client.
-    pub(super) fn accept(self, patience: Duration) -> Result<Peer, Failure> {
+    /// Waits for the client, which is who says a first word that is one. Who else comes, such as a scan of
+    /// ports, is sent away.
+    pub(super) fn accept<T: DeserializeOwned>(self, patience: Duration) -> Result<(Peer, T), Failure> {
         let deadline = Instant::now() + patience;
+        let mut stranger: Option<String> = None;
         loop {
             match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).doing("preparing the bootstrap stream")?;
-                    return Peer::new(stream);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok((stream, from)) => match Peer::welcome(stream, deadline.min(Instant::now() + MANNERS)) {
+                    Ok(found) => return Ok(found),
+                    Err(failure) => stranger = Some(format!("{from} came and was sent away: {failure}")),
+                },
+                Err(error)
+                    if [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionAborted]
+                        .contains(&error.kind()) => {}
                 Err(error) => return Err(error).doing("waiting for the client"),
             }
             if Instant::now() >= deadline {
+                let stranger = stranger.map_or_else(String::new, |stranger| format!(" ({stranger})"));
                 return Err(Failure::peer(format!(
-                    "no client came to {} within {} s; start one with --role client --peer <this host>, or allow \
-                     more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
+                    "no client came to {} within {} s{stranger}; start one with --role client --peer <this host>, or \
+                     allow more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
                     self.address,
                     patience.as_secs()
                 )));
@@ -80,12 +82,36 @@ impl Door {
     }
 }
 
+/// What is wrong with the address or the port.
+fn cannot_bind(address: Option<IpAddr>, port: u16, error: &io::Error) -> Failure {
+    let place = address.map_or_else(String::new, |address| format!(" of {address}"));
+    let mend = if error.kind() == io::ErrorKind::AddrInUse {
+        "end what uses it, or choose another with UCCL_TCPX_BOOTSTRAP_PORT_BASE"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "this user may not take it, so choose a higher one with UCCL_TCPX_BOOTSTRAP_PORT_BASE"
+    } else if address.is_some() {
+        "give --listen an address that this machine has (ip address lists them), or leave it out"
+    } else {
+        "see whether this machine has a network"
+    };
+    Failure::new(format!("bootstrap port {port}{place} cannot be taken: {error}; {mend}"))
+}
+
 impl Peer {
     /// Connects to the server, again and again until `patience` ends: it may still be starting.
     pub(super) fn find(host: &str, port: u16, patience: Duration) -> Result<Self, Failure> {
         let deadline = Instant::now() + patience;
+        // A name that is unknown now is a wrong one, which waiting does not mend.
+        let addresses: Vec<SocketAddr> = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| {
+                Failure::new(format!(
+                    "--peer {host}: {error}; give a host name or address that this machine knows"
+                ))
+            })?
+            .collect();
         loop {
-            let error = match Self::try_once(host, port, deadline) {
+            let error = match Self::try_once(&addresses, deadline) {
                 Ok(stream) => return Self::new(stream),
                 Err(error) => error,
             };
@@ -100,16 +126,25 @@ impl Peer {
         }
     }
 
-    fn try_once(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    fn try_once(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in (host, port).to_socket_addrs()? {
+        for address in addresses {
             let left = deadline.saturating_duration_since(Instant::now()).max(POLL);
-            match TcpStream::connect_timeout(&address, left) {
+            match TcpStream::connect_timeout(address, left) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Hears the first word of who came.
+    fn welcome<T: DeserializeOwned>(stream: TcpStream, deadline: Instant) -> Result<(Self, T), Failure> {
+        stream.set_nonblocking(false).doing("preparing the bootstrap stream")?;
+        let peer = Self::new(stream)?;
+        let word = hear(&mut Until { stream: &peer.stream, deadline })?;
+        peer.stream.set_read_timeout(Some(SILENCE)).doing("preparing the bootstrap stream")?;
+        Ok((peer, word))
     }
 
     fn new(stream: TcpStream) -> Result<Self, Failure> {
@@ -133,16 +168,37 @@ impl Peer {
     }
 
     pub(super) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).doing("waiting for its word")?;
-        let length = u32::from_le_bytes(length);
-        if length > LONGEST {
-            return Err(Failure::peer(strange("it announces a frame of impossible length")));
-        }
-        let mut text = vec![0; length as usize];
-        self.stream.read_exact(&mut text).doing("waiting for the rest of its word")?;
-        serde_json::from_slice(&text).map_err(|error| Failure::peer(strange(&error.to_string())))
+        hear(&mut self.stream)
     }
+}
+
+/// Reads until a time, however little each read brings.
+struct Until<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(bytes)
+    }
+}
+
+fn hear<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, Failure> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).doing("waiting for its word")?;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(Failure::peer(strange("it announces a frame of impossible length")));
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text).doing("waiting for the rest of its word")?;
+    serde_json::from_slice(&text).map_err(|error| Failure::peer(strange(&error.to_string())))
 }
 
 fn strange(why: &str) -> String {
@@ -151,11 +207,11 @@ fn strange(why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Door, Peer};
+    use super::{Door, MANNERS, Peer};
     use std::io::Write;
     use std::net::{Ipv4Addr, TcpStream};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const HERE: Option<std::net::IpAddr> = Some(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST));
 
@@ -173,8 +229,8 @@ mod tests {
             peer.say(&(7, "text")).expect("it hears");
             peer.hear::<Vec<u8>>().expect("it answers")
         });
-        let mut peer = door.accept(Duration::from_secs(5)).expect("it comes");
-        assert_eq!(peer.hear::<(u8, String)>().expect("said"), (7, "text".to_owned()));
+        let (mut peer, word) = door.accept::<(u8, String)>(Duration::from_secs(5)).expect("it comes");
+        assert_eq!(word, (7, "text".to_owned()));
         peer.say(&[1, 2, 3]).expect("it hears");
         assert_eq!(there.join().expect("no panic"), [1, 2, 3]);
     }
@@ -189,7 +245,7 @@ mod tests {
     #[test]
     fn who_never_comes_is_waited_for_only_so_long() {
         let (door, port) = door();
-        let text = door.accept(Duration::from_millis(20)).expect_err("nobody").to_string();
+        let text = door.accept::<u8>(Duration::from_millis(20)).expect_err("nobody").to_string();
         assert!(text.contains("no client came"), "{text}");
         let text = Peer::find("127.0.0.1", port, Duration::from_millis(100)).expect_err("nobody").to_string();
         assert!(text.contains("no server at 127.0.0.1"), "{text}");
@@ -200,8 +256,60 @@ mod tests {
         let (door, port) = door();
         let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
-        let mut peer = door.accept(Duration::from_secs(5)).expect("it comes");
-        let text = peer.hear::<u8>().expect_err("no frame").to_string();
-        assert!(text.contains("no p2p bench"), "{text}");
+        let text = door.accept::<u8>(Duration::from_millis(200)).expect_err("no frame").to_string();
+        assert!(text.contains("no client came") && text.contains("no p2p bench"), "{text}");
+    }
+
+    #[test]
+    fn strangers_do_not_keep_the_client_out() {
+        let (door, port) = door();
+        let come = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        drop(come());
+        let mut wrong = come();
+        wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        let _silent = come();
+        let there = thread::spawn(move || {
+            let mut peer = Peer::find("127.0.0.1", port, Duration::from_secs(5)).expect("it listens");
+            peer.say(&7).expect("it hears");
+            peer.hear::<u8>().expect("it answers")
+        });
+        let (mut peer, word) = door.accept::<u8>(Duration::from_secs(60)).expect("it comes");
+        assert_eq!(word, 7);
+        peer.say(&8).expect("it hears");
+        assert_eq!(there.join().expect("no panic"), 8);
+    }
+
+    #[test]
+    fn who_drips_is_not_heard_for_longer() {
+        let (door, port) = door();
+        let dripping = thread::spawn(move || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            stream.write_all(&200_u32.to_le_bytes()).expect("sent");
+            while stream.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let begin = Instant::now();
+        door.accept::<Vec<u8>>(Duration::from_millis(300)).expect_err("no word");
+        assert!(begin.elapsed() < MANNERS, "{:?}", begin.elapsed());
+        dripping.join().expect("no panic");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_what_is_said_to_be_wrong() {
+        let text = Door::open(Some(Ipv4Addr::new(192, 0, 2, 1).into()), 0).expect_err("not here").to_string();
+        assert!(
+            text.contains("192.0.2.1") && text.contains("--listen") && !text.contains("end what"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_host_is_not_tried_again() {
+        let begin = Instant::now();
+        let text =
+            Peer::find("nonexistent.invalid", 1, Duration::from_secs(300)).expect_err("unknown").to_string();
+        assert!(text.contains("--peer nonexistent.invalid"), "{text}");
+        assert!(begin.elapsed() < Duration::from_secs(100), "{:?}", begin.elapsed());
     }
 }

@@ -15,6 +15,7 @@ use tcpx_core::config::Config;
 use super::bootstrap::Peer;
 use super::content::Content;
 use super::link::{Link, Net, establish};
+use super::output::{self, Kept};
 use super::placement::Placement;
 use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, PINGS, Plan, SLICE};
 use super::report::{Calibrated, Comparison, Condition, Entry, Report};
@@ -25,10 +26,7 @@ use crate::failure::{Doing, Failure};
 /// Runs everything and prints it.
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut json = options.json.as_ref().map(|path| (path, fs::File::create(path)));
-    if let Some((path, Err(error))) = &json {
-        return Err(Failure::new(format!("--json {}: {error}", path.display())));
-    }
+    let json = options.json.as_deref().map(Kept::new).transpose()?;
     let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
     if let Some(net) = &net {
         check_sizes(options, net)?;
@@ -37,20 +35,16 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
     let host = options.peer.as_deref().ok_or_else(|| Failure::new("--role client needs --peer"))?;
     let mut peer = Peer::find(host, port, patience)?;
-    let Some(net) = net else { return calibrate(options, &mut peer) };
+    let Some(net) = net else { return calibrate(options, &mut peer, json.as_ref()) };
     let mut session = Session::open(options, &net, peer, congestion)?;
     let plan = Plan::new(options.seconds);
     let report = session.measure(options, &net, &plan, began);
     session.bar.finish_and_clear();
     let report = report?;
     session.peer.say(&Command::End)?;
-    print!("{report}");
-    if let Some((path, Ok(file))) = &mut json {
-        serde_json::to_writer_pretty(file, &report)
-            .map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?;
-    }
-    println!("{}", report.ratio_line());
-    Ok(())
+    // First of all: standard output may have nobody who reads it.
+    json.map_or(Ok(()), |json| json.write(&report))?;
+    output::print(&format!("{report}{}\n", report.ratio_line()))
 }
 
 /// Names the running machine, so that both ends know whether they share its cores.
@@ -378,7 +372,7 @@ fn open_raw(
 }
 
 /// Plain TCP alone: every layout under every congestion control this user may choose.
-fn calibrate(options: &Options, peer: &mut Peer) -> Result<(), Failure> {
+fn calibrate(options: &Options, peer: &mut Peer, json: Option<&Kept>) -> Result<(), Failure> {
     let hello = Hello {
         version: VERSION,
         back: Vec::new(),
@@ -431,13 +425,8 @@ fn calibrate(options: &Options, peer: &mut Peer) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     peer.say(&Command::End)?;
-    print!("{calibrated}");
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&calibrated);
-        let text = text.map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?;
-        fs::write(path, text).doing(format!("writing --json {}", path.display()))?;
-    }
-    Ok(())
+    json.map_or(Ok(()), |json| json.write(&calibrated))?;
+    output::print(&calibrated.to_string())
 }
 
 /// Those that this user may choose.

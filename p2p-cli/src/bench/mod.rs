@@ -5,6 +5,7 @@ mod client;
 mod content;
 mod link;
 mod options;
+mod output;
 mod ping_pong;
 mod placement;
 mod plan;

@@ -13,7 +13,7 @@ use super::link::{Link, MOST_CHANNELS, Net, establish};
 use super::placement::Placement;
 use super::transfer;
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
-use super::{Options, ping_pong};
+use super::{Options, output, ping_pong};
 use crate::failure::{Doing, Failure};
 
 /// What a started server says on its standard output once its port is taken.
@@ -28,13 +28,12 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
     let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
     let door = Door::open(options.listen, port)?;
     if options.is_child() {
-        println!("{READY}");
+        output::print(&format!("{READY}\n"))?;
     } else {
-        println!("waiting for a client on port {port}");
+        output::print(&format!("waiting for a client on port {port}\n"))?;
     }
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
-    let mut peer = door.accept(patience)?;
-    let hello: Hello = peer.hear()?;
+    let (mut peer, hello) = door.accept::<Hello>(patience)?;
     if let Some(reason) = objection(&hello, net.is_some(), congestion.as_deref()) {
         peer.say(&Welcome::Refused(reason.clone()))?;
         return Err(Failure::new(reason));
