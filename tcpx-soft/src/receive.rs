@@ -168,7 +168,7 @@ impl Comm {
             return self.step_inline();
         }
         let Some(bytes) = side.buffer[side.start..side.end].first_chunk::<{ Control::BYTES }>() else {
-            return self.fill();
+            return self.read_on();
         };
         let message = Control::decode(bytes);
         let sequence = self.ring.moving;
@@ -222,7 +222,7 @@ impl Comm {
         let rest = side.inline_rest.unwrap_or(0) as usize;
         let now = rest.min(side.buffered());
         if now == 0 && rest > 0 {
-            return self.fill();
+            return self.read_on();
         }
         let request = self.ring.at(sequence);
         let span = request.take_span(now);
@@ -237,6 +237,15 @@ impl Comm {
             self.ring.moving = sequence.wrapping_add(1);
         }
         Ok(Step::Moved)
+    }
+
+    /// Reads control bytes, unless a receive is complete and only waits to be asked about: the caller hears of
+    /// it first.
+    fn read_on(&mut self) -> Result<Step, Failure> {
+        let oldest = self.ring.done;
+        let complete = oldest != self.ring.moving
+            && self.shared.remaining[Ring::position(oldest)].0.load(Ordering::Acquire) == 0;
+        if complete && !self.runtime.settings.strict { Ok(Step::Stuck) } else { self.fill() }
     }
 
     /// Reads control bytes. In strict mode it reads on, as the real plugin does, and so finds the end of the
