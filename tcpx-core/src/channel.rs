@@ -381,33 +381,53 @@ impl Channel {
     /// many ended. A comm that is lost in it is reported by [`release`](Self::release).
     pub fn progress(&mut self, now: Instant) -> usize {
         let mut ended = 0;
-        while self.fault.is_none() {
-            let Some((tested, progress)) = self.requests.test_oldest() else { break };
-            self.counters.tests += 1;
-            match progress {
-                Progress::Done => {
-                    self.finish(tested.size);
-                    ended += 1;
-                }
-                Progress::NoNews => break,
-                Progress::PeerEnded => {
-                    self.ended.get_or_insert(now);
-                    self.check_patience(now, Some(tested.code), verdict::GRACE);
-                    break;
-                }
-                Progress::Lost(reason) => {
-                    self.lose(reason, Call::Test, Some(tested.code));
-                }
+        while self.test_oldest(now) {
+            ended += 1;
+        }
+        self.after_round(ended > 0, now);
+        ended
+    }
+
+    /// As [`progress`](Self::progress), but tests the oldest operation only, so that its completion reaches
+    /// a caller who waits for just that before the plugin looks for anything else. True if it ended.
+    pub fn progress_oldest(&mut self, now: Instant) -> bool {
+        let ended = self.test_oldest(now);
+        self.after_round(ended, now);
+        ended
+    }
+
+    /// Whether the oldest operation was found done.
+    fn test_oldest(&mut self, now: Instant) -> bool {
+        if self.fault.is_some() {
+            return false;
+        }
+        let Some((tested, progress)) = self.requests.test_oldest() else { return false };
+        self.counters.tests += 1;
+        match progress {
+            Progress::Done => {
+                self.finish(tested.size);
+                return true;
+            }
+            Progress::NoNews => {}
+            Progress::PeerEnded => {
+                self.ended.get_or_insert(now);
+                self.check_patience(now, Some(tested.code), verdict::GRACE);
+            }
+            Progress::Lost(reason) => {
+                self.lose(reason, Call::Test, Some(tested.code));
             }
         }
-        if ended > 0 {
+        false
+    }
+
+    fn after_round(&mut self, ended: bool, now: Instant) {
+        if ended {
             self.ended = None;
             self.refused_since = None;
             self.quiet_since = (self.in_flight() > 0).then_some(now);
         } else if self.fault.is_none() && self.in_flight() > 0 {
             self.check_patience(now, None, verdict::REFUSAL_LIMIT);
         }
-        ended
     }
 
     /// Nothing ended in this round: has that lasted too long? After the end of the control stream `grace`

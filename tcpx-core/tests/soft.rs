@@ -159,6 +159,35 @@ fn gathered_slices_arrive_in_pages() {
 }
 
 /// One thread sends with pauses, the other sleeps in between.
+/// Both messages are there before either is asked about.
+#[test]
+fn the_oldest_alone_can_be_asked_about() {
+    let plugin = open();
+    let (mut sender, mut receiver) = channels(&plugin);
+    let (_, from) = filled(&mut sender, &pattern(1, 100));
+    let (_, into) = memory(&mut receiver, 100);
+    for token in 0..2 {
+        post(&mut sender, token, from);
+    }
+    let deadline = deadline();
+    while sender.in_flight() > 0 {
+        assert!(Instant::now() < deadline);
+        sender.progress(Instant::now());
+    }
+    for token in 0..2 {
+        post(&mut receiver, token, into);
+    }
+    while receiver.in_flight() > 0 {
+        assert!(Instant::now() < deadline);
+        let held = receiver.held();
+        let ended = receiver.progress_oldest(Instant::now());
+        assert_eq!(receiver.held(), held + usize::from(ended), "one call finds at most one done");
+    }
+    for token in 0..2 {
+        assert_eq!(receiver.release(), Release::Released(done(token, 100)));
+    }
+}
+
 #[test]
 fn a_set_sleeps_until_something_moves_and_loses_no_wake_up() {
     let plugin = open();

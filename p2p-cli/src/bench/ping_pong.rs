@@ -90,7 +90,7 @@ fn poll(link: &mut Link, id: ChannelId) -> Result<Completion, Failure> {
             Release::Failed(fault) => return Err(Failure::peer(fault.to_string())),
             Release::NotYet => {}
         }
-        channel.progress(now);
+        channel.progress_oldest(now);
         polls += 1;
         if polls.is_multiple_of(POLLS) {
             now = Instant::now();
