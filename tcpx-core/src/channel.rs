@@ -397,6 +397,7 @@ impl Channel {
     }
 
     /// Whether the oldest operation was found done.
+    #[inline]
     fn test_oldest(&mut self, now: Instant) -> bool {
         if self.fault.is_some() {
             return false;
@@ -420,6 +421,7 @@ impl Channel {
         false
     }
 
+    #[inline]
     fn after_round(&mut self, ended: bool, now: Instant) {
         if ended {
             self.ended = None;
