@@ -691,19 +691,28 @@ fn closing_the_listener_in_a_handshake_ends_the_attempt() {
                 let mut copy = handle;
                 let mut queue = DeviceHandle::zeroed();
                 let mut pairs: (Pointer, Pointer) = (null_mut(), null_mut());
+                let mut ended = false;
                 for _ in 0..accepts {
-                    if pairs.0.is_null() {
-                        pairs.0 = net.connect_once(0, &mut copy).1;
+                    if pairs.0.is_null() && !ended {
+                        let (code, comm) = net.connect_once(0, &mut copy);
+                        // On a busy machine the attempt may reach its own deadline here.
+                        assert!(code == 0 || code == 2, "connect answered {code}");
+                        ended = code != 0;
+                        pairs.0 = comm;
                     }
                     if pairs.1.is_null() {
                         pairs.1 = net.accept_once(listener, Some(&mut queue)).1;
                     }
                 }
                 assert_eq!(net.close_listen(listener), 0);
-                if pairs.0.is_null() && pairs.1.is_null() {
+                if pairs.0.is_null() && pairs.1.is_null() && !ended {
                     assert_eq!(connect(net, &mut copy).expect_err("the listener is gone"), 2);
                 } else {
-                    let send = if pairs.0.is_null() { connect(net, &mut copy).ok() } else { Some(pairs.0) };
+                    let send = if pairs.0.is_null() && !ended {
+                        connect(net, &mut copy).ok()
+                    } else {
+                        Some(pairs.0)
+                    };
                     assert_eq!(net.close_send(send.unwrap_or(null_mut())), 0);
                     assert_eq!(net.close_recv(pairs.1), 0);
                 }
