@@ -68,7 +68,6 @@ pub(crate) struct Comm {
     broken: Option<tcpx_sys::Code>,
     own_lanes: Vec<Arc<Lane>>,
     posts: u64,
-    waiter: Option<Arc<Waiter>>,
 }
 
 /// The direction's own state.
@@ -121,7 +120,6 @@ impl Comm {
             broken: None,
             own_lanes: if own { lanes } else { Vec::new() },
             posts: 0,
-            waiter: None,
         });
         log::info(&comm.describe());
         Ok(comm)
@@ -298,19 +296,18 @@ impl Comm {
     }
 
     /// Lets a thread sleep for this comm.
-    pub(crate) fn attach(&mut self, waiter: &Arc<Waiter>) -> Result<(), Failure> {
+    pub(crate) fn attach(&self, waiter: &Arc<Waiter>) -> Result<(), Failure> {
         let system = |error| Failure::system("watching a control socket", error);
         if self.shared.waiter.set(waiter.clone()).is_err() {
             return Err(Failure::rule("the comm has a waiter already"));
         }
         waiter.watch(self.control.as_fd()).map_err(system)?;
-        self.waiter = Some(waiter.clone());
         Ok(())
     }
 
     /// Whether somebody sleeps for this comm, so that tests are rare.
     pub(crate) fn has_waiter(&self) -> bool {
-        self.waiter.is_some()
+        self.shared.waiter.get().is_some()
     }
 
     /// One line: direction, peer, sockets, lanes, congestion control.
