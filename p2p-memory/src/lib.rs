@@ -2,16 +2,19 @@
 //! write at any time until they are dropped.
 //!
 //! [`Memory`] is the contract. [`HostBuffer`] is owned, zeroed and aligned; [`SharedHost`] is one buffer
-//! registered in several places; [`ForeignSpan`] keeps the owner of somebody else's memory alive. Copies
-//! are bounds-checked, and those of a shared buffer are made word by word, so that no `&mut [u8]` ever
-//! stands for memory that a device writes.
+//! registered in several places; [`ForeignSpan`] keeps the owner of somebody else's memory alive; [`Shared`]
+//! gives any memory several owners, and [`Part`]s. Copies are bounds-checked, and those of a shared buffer or
+//! through a [`HostView`] are made word by word, so that no `&mut [u8]` ever stands for memory that a device
+//! writes.
 //!
 //! This crate never registers memory, opens a device, or knows a plugin.
 
 mod bounds;
 mod foreign;
 mod host;
+mod part;
 mod shared;
+mod view;
 mod words;
 
 use std::any::Any;
@@ -21,7 +24,9 @@ use std::ptr::NonNull;
 pub use bounds::OutOfBounds;
 pub use foreign::ForeignSpan;
 pub use host::{AllocError, HostBuffer};
+pub use part::{Part, Shared};
 pub use shared::SharedHost;
+pub use view::HostView;
 
 /// Bytes of a page, and the default alignment of a [`HostBuffer`].
 pub const PAGE: usize = 4096;

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use p2p_memory::{ForeignSpan, HostBuffer, Memory, MemoryKind, OutOfBounds, SharedHost};
+use p2p_memory::{ForeignSpan, HostBuffer, HostView, Memory, MemoryKind, OutOfBounds, Shared, SharedHost};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -160,5 +160,66 @@ fn a_foreign_owner_can_be_taken_back_alive() {
     let owner = span.into_owner();
     assert_eq!(drops.load(Ordering::Relaxed), 0);
     drop(owner);
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+}
+
+proptest! {
+    /// Oracle: two vectors. Parts make bases that are no whole words.
+    #[test]
+    fn a_view_copies_any_range_and_nothing_else(
+        from in (0_usize..40, 0_usize..1500),
+        to in (0_usize..40, 0_usize..1500),
+        length in 0_usize..2200,
+        written in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let (source, target) = (SharedHost::new(2048).unwrap(), SharedHost::new(2048).unwrap());
+        let bytes: Vec<u8> = (0..2048_u32).map(|n| (n * 7 % 251) as u8).collect();
+        source.copy_in(0, &bytes).unwrap();
+        let part = |memory: &SharedHost, start| {
+            Shared::new(Box::new(memory.clone())).part(start, 2048 - start).unwrap()
+        };
+        let (from_part, to_part) = (part(&source, from.0), part(&target, to.0));
+        let (a, b) = (HostView::of(&from_part).unwrap(), HostView::of(&to_part).unwrap());
+        let mut expected = vec![0; 2048];
+        let fits = from.0 + from.1 + length <= 2048 && to.0 + to.1 + length <= 2048;
+        prop_assert_eq!(a.copy_to(from.1, &b, to.1, length).is_ok(), fits);
+        if fits {
+            let start = from.0 + from.1;
+            expected[to.0 + to.1..][..length].copy_from_slice(&bytes[start..][..length]);
+        }
+        if to.0 + to.1 + written.len() <= 2048 {
+            b.copy_in(to.1, &written).unwrap();
+            expected[to.0 + to.1..][..written.len()].copy_from_slice(&written);
+            let mut back = vec![0; written.len()];
+            b.copy_out(to.1, &mut back).unwrap();
+            prop_assert_eq!(back, written);
+        }
+        let mut found = vec![0; 2048];
+        target.copy_out(0, &mut found).unwrap();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn only_host_memory_has_a_view() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    assert!(HostView::of(&probe(&drops)).is_none());
+}
+
+#[test]
+fn a_memory_in_parts_comes_back_when_the_last_part_is_gone() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let shared = Shared::new(Box::new(probe(&drops)));
+    let (base, kind) = (shared.part(0, 32).unwrap().span().0, shared.kind());
+    let part: Box<dyn Memory> = Box::new(shared.part(8, 20).unwrap());
+    assert_eq!((part.span().0.addr().get() - base.addr().get(), part.span().1), (8, 20));
+    assert_eq!(part.kind(), kind);
+    assert!(shared.part(8, 25).is_err() && shared.part(33, 0).is_err());
+    let shared = shared.try_into_inner().err().unwrap();
+    drop(part);
+    assert_eq!(drops.load(Ordering::Relaxed), 0);
+    let whole = shared.try_into_inner().unwrap();
+    assert_eq!(whole.span(), (base, 32));
+    drop(whole);
     assert_eq!(drops.load(Ordering::Relaxed), 1);
 }

@@ -30,6 +30,24 @@ pub(super) struct Row {
 /// Read from the floor upwards; a crate that is not here may not exist.
 pub(super) const TABLE: &[Row] = &[
     Row { name: "p2p-memory", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Anywhere },
+    Row {
+        name: "p2p-transport",
+        may_use: &["p2p-memory"],
+        may_test_with: &["p2p-transport-mock", "p2p-conformance"],
+        unsafe_code: Unsafe::Nowhere,
+    },
+    Row {
+        name: "p2p-conformance",
+        may_use: &["p2p-transport", "p2p-memory"],
+        may_test_with: &[],
+        unsafe_code: Unsafe::Nowhere,
+    },
+    Row {
+        name: "p2p-transport-mock",
+        may_use: &["p2p-transport", "p2p-memory"],
+        may_test_with: &["p2p-conformance"],
+        unsafe_code: Unsafe::Nowhere,
+    },
     Row { name: "tcpx-sys", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Anywhere },
     Row { name: "tcpx-soft", may_use: &["tcpx-sys"], may_test_with: &[], unsafe_code: Unsafe::Anywhere },
     Row {
@@ -43,10 +61,24 @@ pub(super) const TABLE: &[Row] = &[
             "tcpx-core/examples/",
         ]),
     },
+    Row {
+        name: "p2p-transport-tcpx",
+        may_use: &["p2p-transport", "tcpx-core", "tcpx-soft", "p2p-memory"],
+        may_test_with: &["p2p-conformance"],
+        unsafe_code: Unsafe::Nowhere,
+    },
     Row { name: "benches", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Nowhere },
     Row {
         name: "p2p-cli",
-        may_use: &["tcpx-core", "tcpx-soft", "p2p-memory", "benches"],
+        may_use: &[
+            "p2p-transport",
+            "p2p-transport-tcpx",
+            "p2p-transport-mock",
+            "tcpx-core",
+            "tcpx-soft",
+            "p2p-memory",
+            "benches",
+        ],
         may_test_with: &[],
         unsafe_code: Unsafe::Nowhere,
     },
