@@ -24,7 +24,8 @@
 //! 13. Exactly `max_sends` and `max_recvs` fit.
 //! 14. Messages of length zero and of maximum length, of one slice and of `max_slices`, cut differently at
 //!     both ends, arrive.
-//! 15. Where [`Limits::checks_length`]: too long a message is a fault, and overruns nothing.
+//! 15. Where [`Limits::checks_length`]: too long a message is a fault of its receive, at most of its
+//!     connection, and overruns nothing.
 //! 16. Traffic both ways at full windows does not deadlock.
 //! 17. The death of a peer is noticed within a bound.
 //! 18. Cancel yields exactly one event either way.

@@ -86,7 +86,8 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub enum OpFault {
     /// The message that met this receive is longer than it. It took its place in the order; what is in the
-    /// receive's memory is unspecified, and nothing outside was written (law 15).
+    /// receive's memory is unspecified, and nothing outside was written. A backend that knows no smaller
+    /// failure loses the connection as well (law 15).
     #[error("the message is longer than the receive posted for it: both ends must agree on lengths")]
     Truncated,
     /// A slice is not inside a live region of the connection's NIC.
