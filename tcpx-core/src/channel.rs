@@ -93,6 +93,8 @@ pub struct Counters {
     pub not_taken: u64,
     /// Calls of `test`.
     pub tests: u64,
+    /// Receives whose scattered pages were put in place.
+    pub unpacked: u64,
 }
 
 /// One operation in the window.
@@ -470,6 +472,7 @@ impl Channel {
             Ok(Delivered { length, ticket }) => {
                 operation.outcome = Outcome::Done { length };
                 operation.ticket = ticket;
+                self.counters.unpacked += u64::from(ticket.is_some());
             }
             Err(fault) => operation.outcome = Outcome::Failed(fault),
         }

@@ -34,7 +34,9 @@ pub use map::GpuNicMap;
 pub use number::{
     Channels, ChunkBytes, GpuIndex, MessageBytes, Number, PluginInteger, Port, PortBase, WindowSize,
 };
-pub use value::{AbsolutePath, AddressFamily, ControlAddress, Scheduler, SlownessChecks, UnpackMode, Value};
+pub use value::{
+    AbsolutePath, AddressFamily, ControlAddress, Scheduler, SlownessChecks, TransportName, UnpackMode, Value,
+};
 
 use reader::Reader;
 
@@ -180,6 +182,12 @@ macro_rules! settings {
 }
 
 settings! {
+    transport: TransportName = "auto", "UCCL_P2P_TRANSPORT",
+        "data plane to use";
+    require: Option<TransportName> = "", "UCCL_P2P_REQUIRE",
+        "data plane without which nothing starts; tcpx: refuse plain TCP";
+    peer_timeout_seconds: Number<2, 600> = "5", "UCCL_P2P_PEER_TIMEOUT_SECONDS",
+        "time after which a peer that does not answer is dead, and that closing a connection may take";
     plugin_path: PathBuf = "/usr/local/tcpx/lib64/libnccl-net-tcpx.so", "UCCL_TCPX_PLUGIN_PATH",
         "file of the net plugin to load";
     device: Option<DeviceChoice> = "", "UCCL_TCPX_DEV",
@@ -191,7 +199,7 @@ settings! {
     port_retries: Number<0, 1024> = "16", "UCCL_TCPX_PORT_RETRIES",
         "following ports to try when that port is taken; checked here, used by layers above";
     control_ip: ControlAddress = "auto", "UCCL_TCPX_CTRL_IP",
-        "address given to peers for the control connection; checked here, used by layers above";
+        "address given to peers for the control and exchange connections; auto: those of the control NIC, of the data NIC, and of the others, in this order";
     bootstrap_port_base: PortBase = "20000", "UCCL_TCPX_BOOTSTRAP_PORT_BASE",
         "bootstrap port of GPU 0; GPU n uses this plus n";
     connect_timeout_seconds: Number<1, 3600> = "30", "UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
@@ -205,7 +213,7 @@ settings! {
     max_recv_inflight: WindowSize = "16", "UCCL_TCPX_MAX_RECV_INFLIGHT",
         "receives posted and not yet released per comm";
     num_channels: Channels = "1", "UCCL_TCPX_NUM_CHANNELS",
-        "channels per connection; checked here, used by layers above";
+        "channels of the connections to one peer, spread over the NICs of the GPU";
     gpu_nic_map: Option<GpuNicMap> = "", "UCCL_TCPX_GPU_NIC_MAP",
         "NICs of each GPU instead of those chosen by topology, such as 0,1:eth1;2,3:eth2,eth3, with * for every GPU not named";
     foreign_nics: NicNames = "", "UCCL_TCPX_ALLOW_FOREIGN_NICS",

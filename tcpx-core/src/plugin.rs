@@ -146,6 +146,11 @@ impl Plugin {
         self.loaded.calls.max_slices()
     }
 
+    /// Bytes that can be registered at once.
+    pub fn max_registration(&self) -> usize {
+        self.loaded.calls.max_registration()
+    }
+
     /// Sends in flight per comm, as configured.
     pub const fn send_window(&self) -> usize {
         self.send_window

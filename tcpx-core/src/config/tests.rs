@@ -10,6 +10,9 @@ use super::*;
 
 /// Text that is allowed and text that is not, for every variable of the table.
 const CASES: &[(&str, &[&str], &[&str])] = &[
+    ("UCCL_P2P_TRANSPORT", &["tcp", "tcpx", "auto"], &["rdma", "nccl", "efa", "TCP", "1"]),
+    ("UCCL_P2P_REQUIRE", &["tcp", "tcpx", "auto"], &["rdma"]),
+    ("UCCL_P2P_PEER_TIMEOUT_SECONDS", &["2", "600"], &["1", "601", "5s", "-1"]),
     ("UCCL_TCPX_PLUGIN_PATH", &["/a", "b/c.so"], &[]),
     (
         "UCCL_TCPX_DEV",
@@ -317,9 +320,7 @@ fn the_table_prints_as_a_document() {
     for line in text.lines() {
         assert_eq!(line.replace("\\|", "").matches('|').count(), 5, "{line}");
     }
-    assert!(
-        text.contains("| `UCCL_TCPX_NUM_CHANNELS` | 1 | 1 to 16 | channels per connection; checked here")
-    );
+    assert!(text.contains("| `UCCL_TCPX_NUM_CHANNELS` | 1 | 1 to 16 | channels of the connections"));
     assert!(text.contains("| `UCCL_TCPX_LOCAL_DEVICE`, `UCCL_TCPX_DEVICE_IDX` | 0 | 0 to 255 |"));
     assert!(text.contains("| `NCCL_DEBUG_FILE` | unset |"));
 }

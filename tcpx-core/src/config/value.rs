@@ -160,6 +160,45 @@ choice! {
         Skip = "none",
     }
 }
+/// Which data plane to use, in the words of UCCL's own variable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TransportName {
+    /// The real plugin where there is one, else the soft plugin.
+    Auto,
+    /// The real plugin, or an error.
+    Tcpx,
+    /// The soft plugin, over plain TCP.
+    Tcp,
+}
+
+impl TransportName {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcpx => "tcpx",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl Value for TransportName {
+    fn parse(text: &OsStr) -> Option<Self> {
+        match text.to_str()?.trim() {
+            "auto" => Some(Self::Auto),
+            "tcpx" => Some(Self::Tcpx),
+            "tcp" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+
+    fn range() -> String {
+        "tcp (plain TCP), tcpx (Google's plugin) or auto (tcpx where the plugin is installed, else tcp); nothing \
+         else is built in, so on a machine with RDMA use UCCL's own build"
+            .to_owned()
+    }
+}
+
 choice! {
     /// How the plugin spreads chunks over data sockets.
     Scheduler {

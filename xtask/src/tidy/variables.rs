@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Finding;
 use super::source::shipped_lines;
 
-const FAMILIES: [&str; 3] = ["TCPX_SOFT_", "UCCL_TCPX_", "NCCL_"];
+const FAMILIES: [&str; 4] = ["TCPX_SOFT_", "UCCL_TCPX_", "UCCL_P2P_", "NCCL_"];
 /// Described because NCCL reads them when it loads the soft plugin.
 const READ_BY_NCCL: [&str; 2] = ["NCCL_NET", "NCCL_NET_PLUGIN"];
 /// The one source that is about variables without reading any.
