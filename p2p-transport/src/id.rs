@@ -142,6 +142,12 @@ impl<I: Id, T> Slab<I, T> {
         value.as_ref().map(|_| I::of(index as u32, *generation))
     }
 
+    /// What lies at a position now.
+    #[inline]
+    pub fn at_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.places.get_mut(index)?.1.as_mut()
+    }
+
     /// Positions that are or were in use: those of all live ids are smaller.
     pub const fn positions(&self) -> usize {
         self.places.len()
