@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::api::registration::Slice;
 use crate::api::waiter::Waiter;
-use crate::channel::{Channel, Completion, Post, Release};
+use crate::channel::{Channel, Completion, Counters, Post, Release};
 use crate::error::{Error, Fault, Misuse, PostError};
 use crate::plugin::Plugin;
 use std::os::fd::BorrowedFd;
@@ -150,6 +150,12 @@ impl ChannelSet {
         self.place(id)?;
         self.mark(id);
         self.place(id)?.channel.as_mut().ok_or(Misuse::StaleChannel)
+    }
+
+    /// What a channel has done; `None` for a stale id.
+    pub fn counters(&self, id: ChannelId) -> Option<Counters> {
+        let place = self.places.get(id.index as usize).filter(|place| place.generation == id.generation)?;
+        place.channel.as_ref().map(Channel::counters)
     }
 
     /// Channels in the set.

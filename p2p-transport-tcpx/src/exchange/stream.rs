@@ -1,0 +1,212 @@
+//! One exchange stream: words over a TCP connection that never blocks.
+//!
+//! The end of the stream is the sign of a dead peer: the kernel probes an idle one and gives up on bytes that
+//! nobody acknowledges, both within the bound that the transport was made with.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::wire::{WireError, Word};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 8192;
+/// Words that one call of [`Stream::next`] hands out, and reads for it, are bounded by this many bytes held.
+const MOST_HELD: usize = 64 << 10;
+
+/// Why a stream is over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// The peer's process closed it, or ended.
+    #[error("the peer closed the exchange stream")]
+    Ended,
+    /// The kernel gave it up.
+    #[error("the exchange stream broke: {0}")]
+    Broken(#[source] io::Error),
+    /// The peer says what cannot be said.
+    #[error("the peer on the exchange stream is not to be trusted: {0}")]
+    Wire(#[from] WireError),
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: TcpStream,
+    /// Received and not taken.
+    input: Vec<u8>,
+    /// Said and not sent.
+    output: Vec<u8>,
+    /// The peer sends nothing more; what it said is still taken.
+    ended: bool,
+}
+
+impl Stream {
+    /// Starts to connect. It is open when [`is_open`](Self::is_open) says so.
+    pub(crate) fn connect(to: SocketAddr, bound: Duration) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        Self::new(socket.into(), Vec::new(), bound)
+    }
+
+    /// A stream that came in, and what was read from it already.
+    pub(crate) fn new(socket: TcpStream, input: Vec<u8>, bound: Duration) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let options = SockRef::from(&socket);
+        options.set_tcp_nodelay(true)?;
+        let probes = u32::try_from(bound.as_secs()).unwrap_or(u32::MAX).clamp(2, 60) - 1;
+        let second = Duration::from_secs(1);
+        let keepalive = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(probes);
+        options.set_tcp_keepalive(&keepalive)?;
+        options.set_tcp_user_timeout(Some(bound))?;
+        Ok(Self { socket, input, output: Vec::new(), ended: false })
+    }
+
+    /// Whether a connect has succeeded: `None` if it is still on its way.
+    pub(crate) fn is_open(&self) -> Option<io::Result<()>> {
+        match self.socket.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return Some(Err(error)),
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Some(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Where it leads.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer_addr().ok()
+    }
+
+    /// Queues a word and sends what the socket takes.
+    pub(crate) fn say(&mut self, word: &Word) {
+        word.write(&mut self.output);
+        self.flush();
+    }
+
+    /// Whether something said has not been sent yet.
+    pub(crate) const fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Sends what the socket takes. Errors show in [`next`](Self::next).
+    pub(crate) fn flush(&mut self) {
+        while !self.output.is_empty() {
+            match self.socket.write(&self.output) {
+                Ok(sent) if sent > 0 => drop(self.output.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The next word of the peer; `None` if there is none yet.
+    pub(crate) fn next(&mut self) -> Result<Option<Word>, StreamError> {
+        loop {
+            if let Some((word, length)) = Word::read(&self.input)? {
+                self.input.drain(..length);
+                return Ok(Some(word));
+            }
+            if self.ended {
+                return Err(StreamError::Ended);
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads once; false if there is nothing.
+    fn fill(&mut self) -> Result<bool, StreamError> {
+        let mut bytes = [0; READ_BYTES];
+        let room = MOST_HELD.saturating_sub(self.input.len()).min(READ_BYTES);
+        match self.socket.read(&mut bytes[..room]) {
+            Ok(0) => self.ended = true,
+            Ok(read) => self.input.extend_from_slice(&bytes[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // Sending on it fails so; what the peer said before may still be read.
+            Err(error) => return Err(StreamError::Broken(error)),
+        }
+        Ok(true)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let bound = Duration::from_secs(5);
+        let stream = Stream::connect(listener.local_addr().expect("bound"), bound).expect("loopback");
+        let (other, _) = listener.accept().expect("it comes");
+        while stream.is_open().is_none() {}
+        (stream, other)
+    }
+
+    fn wait(stream: &mut Stream) -> Result<Word, StreamError> {
+        loop {
+            if let Some(word) = stream.next()? {
+                return Ok(word);
+            }
+        }
+    }
+
+    #[test]
+    fn words_come_whole_however_they_are_cut() {
+        let (mut stream, mut other) = pair();
+        let words = [Word::Ready, Word::Refused("no".to_owned()), Word::Closing { sent: vec![1, 2] }];
+        let mut bytes = Vec::new();
+        words.iter().for_each(|word| word.write(&mut bytes));
+        for byte in &bytes[..bytes.len() - 1] {
+            other.write_all(&[*byte]).expect("sent");
+        }
+        assert_eq!(wait(&mut stream).expect("good"), words[0]);
+        assert_eq!(wait(&mut stream).expect("good"), words[1]);
+        assert!(matches!(stream.next(), Ok(None)), "one byte is missing");
+        other.write_all(&bytes[bytes.len() - 1..]).expect("sent");
+        drop(other);
+        assert_eq!(wait(&mut stream).expect("good"), words[2]);
+        assert!(matches!(wait(&mut stream), Err(StreamError::Ended)));
+    }
+
+    #[test]
+    fn garbage_ends_it() {
+        let (mut stream, mut other) = pair();
+        other.write_all(&[0xff; 64]).expect("sent");
+        assert!(matches!(wait(&mut stream), Err(StreamError::Wire(WireError::Length(_)))));
+    }
+
+    #[test]
+    fn a_refused_connect_is_an_error() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let at = listener.local_addr().expect("bound");
+        drop(listener);
+        let result = match Stream::connect(at, Duration::from_secs(5)) {
+            Ok(stream) => loop {
+                if let Some(result) = stream.is_open() {
+                    break result;
+                }
+            },
+            Err(error) => Err(error),
+        };
+        assert_eq!(result.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

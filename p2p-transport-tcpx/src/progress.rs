@@ -1,0 +1,495 @@
+//! Progress: rounds over the channels, looks at the exchange streams, reports, and how to sleep.
+
+use std::time::{Duration, Instant};
+
+use p2p_transport::{ConnId, Error, Event, Events, Limits, Next, Now, OpFault, Outcome};
+use tcpx_core::preflight::Nature;
+use tcpx_core::{Channel, ChannelId, Event as ChannelEvent, Fault, Reason, Sleep};
+
+use crate::Tcpx;
+use crate::bits::Bits;
+use crate::connection::{Conn, Ending, Live, Name, Pair, Phase, Side, lost};
+use crate::establish::{Comms, Progress, Surroundings};
+use crate::exchange::wire::Word;
+use crate::operations::Operations;
+
+/// Time between two looks at the exchange streams while every connection is settled: they carry nothing then
+/// but the end of a peer. Whoever sleeps is woken by it.
+const LOOK: Duration = Duration::from_millis(1);
+/// The same while connections open or end, and time between two tries of a post that the plugin did not take.
+const SOON: Duration = Duration::from_micros(100);
+/// Longest sleep while channels have work, because their deadlines are found in rounds.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Time between two copies of the counters.
+const PUBLISH: Duration = Duration::from_millis(1);
+
+impl Tcpx {
+    pub(crate) fn progress(&mut self, now: Now, events: &mut Events) -> Next {
+        self.now = self.now.max(now);
+        let now = self.now;
+        let at = self.instant(now);
+        let room = events.room();
+        let mut moved = self.round(at);
+        moved |= self.start_waiting(at);
+        if now >= self.next_look {
+            moved |= self.look(at);
+            let pause = if self.unsettled.is_empty() { LOOK } else { SOON };
+            self.next_look = now.after(pause);
+        }
+        self.report(events);
+        if now >= self.next_publish {
+            self.publish();
+        }
+        if moved || events.room() < room || !self.reports.is_empty() || self.regions.has_retired() {
+            return Next::Again;
+        }
+        self.sleep(at)
+    }
+
+    /// How to sleep after a poll that found nothing.
+    fn sleep(&mut self, at: Instant) -> Next {
+        let unsettled = (!self.unsettled.is_empty()).then_some(self.next_look);
+        let again = self.tries_again().then(|| self.now.after(SOON));
+        let until = unsettled.into_iter().chain(again).min();
+        let has_descriptor = self.set.wait_fd().is_some();
+        let Self { set, conns, reports, lost, .. } = self;
+        let mut found = false;
+        let slept = set.prepare_sleep(at, |id, event| {
+            found = true;
+            take(conns, reports, lost, id, event);
+        });
+        let next = match slept {
+            Ok(Sleep::Not) => Next::Again,
+            Ok(Sleep::On(_)) => {
+                let longest = self.now.after(LONGEST_SLEEP);
+                Next::Wait(Some(until.map_or(longest, |until| until.min(longest))))
+            }
+            Ok(Sleep::Idle) if has_descriptor => match until {
+                Some(until) => Next::Wait(Some(until)),
+                None => Next::Idle(None),
+            },
+            Ok(Sleep::Idle) if self.conns.is_empty() => Next::Idle(None),
+            // Only looking shows that a peer is gone.
+            Ok(Sleep::Idle) => Next::Idle(Some(until.unwrap_or(self.next_look))),
+            Ok(Sleep::Poll) => Next::Spin,
+            Err(error) => {
+                tracing::error!("cannot sleep, so polling goes on: {error}");
+                Next::Spin
+            }
+        };
+        if found { Next::Again } else { next }
+    }
+
+    fn tries_again(&self) -> bool {
+        let mut from = 0;
+        while let Some(index) = self.waiting.next(from) {
+            let live = self.conns.id_at(index).and_then(|id| self.conns.get(id)?.live.as_ref());
+            if live.is_some_and(|live| live.try_again) {
+                return true;
+            }
+            from = index + 1;
+        }
+        false
+    }
+
+    /// Visits the channels that have work. True if an operation ended.
+    fn round(&mut self, at: Instant) -> bool {
+        let Self { set, conns, reports, lost, .. } = self;
+        let round = set.round(at, |id, event| take(conns, reports, lost, id, event));
+        if !self.lost.is_empty() {
+            self.lose_channels();
+        }
+        round.events > 0
+    }
+
+    /// Gives what waits to channels that have room again. True if anything was taken.
+    fn start_waiting(&mut self, at: Instant) -> bool {
+        let Self { set, conns, scratch, waiting, reports, now, .. } = self;
+        let (mut any, mut from) = (false, 0);
+        while let Some(index) = waiting.next(from) {
+            from = index + 1;
+            let Some(live) = conns.at_mut(index).and_then(|conn| conn.live.as_mut()) else {
+                waiting.clear(index);
+                continue;
+            };
+            live.try_again = false;
+            any |= live.start(index, Side::Recv, set, scratch, at);
+            any |= live.start(index, Side::Send, set, scratch, at);
+            live.count_waiting(*now);
+            if !live.sends.is_waiting() && !live.recvs.is_waiting() {
+                waiting.clear(index);
+            }
+            if live.has_ended() {
+                reports.set(index);
+            }
+        }
+        any
+    }
+
+    /// Ends the connections whose comms were lost.
+    fn lose_channels(&mut self) {
+        while let Some((id, fault)) = self.lost.pop() {
+            let has = |conn: &Conn| conn.live.as_ref().is_some_and(|live| live.pair_of(id).is_some());
+            let Some(conn) = self.conns.iter().find(|(_, conn)| has(conn)).map(|(conn, _)| conn) else {
+                continue;
+            };
+            if fault.reason == Reason::Remote {
+                self.truncate(conn, id);
+            }
+            // While the end is being agreed, a comm that ends is a peer that was faster.
+            let text = match self.conns.get(conn).map(|conn| &conn.phase) {
+                Some(Phase::Ending(ending)) if !ending.closed_here => CLOSED_THERE.to_owned(),
+                _ => fault.to_string(),
+            };
+            self.end(conn, Some(lost("poll", text)), true);
+        }
+    }
+
+    /// A plugin that checks lengths gives the comm up when a message is longer than its receive: that is the
+    /// oldest one.
+    fn truncate(&mut self, conn: ConnId, id: ChannelId) {
+        let oldest = self.set.channel(id).ok().and_then(|channel| channel.outstanding().next());
+        let live = self.conns.get_mut(conn).and_then(|conn| conn.live.as_mut());
+        if let (Some(token), Some(live)) = (oldest, live) {
+            let Name { side, slot, .. } = Name::of(token);
+            if side == Side::Recv {
+                live.recvs.end_started(slot, |_| Outcome::Failed(OpFault::Truncated));
+            }
+        }
+    }
+
+    /// Ends a connection; with `tell`, the peer is told why.
+    fn end(&mut self, id: ConnId, reason: Option<Error>, tell: bool) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let (true, Some(stream), Some(reason)) = (tell, &mut conn.stream, &reason) {
+            stream.say(&Word::Refused(reason.to_string()));
+        }
+        if let Some(reason) = &reason {
+            tracing::debug!(conn = id.index(), "connection lost: {reason}");
+        }
+        conn.finish(&mut self.set, reason);
+        self.unsettled.clear(id.index());
+        self.waiting.clear(id.index());
+        self.reports.set(id.index());
+    }
+
+    /// Looks at the exchange streams and at whatever came for listeners. True if something moved.
+    fn look(&mut self, at: Instant) -> bool {
+        let Self { watch, unsettled, .. } = self;
+        // What is readable is looked at once, settled or not.
+        let found = watch.look(|index| unsettled.set(index));
+        if let (true, Some(hub)) = (found.visitors, self.watch.known_hub()) {
+            hub.look(at);
+        }
+        let (mut moved, mut from) = (false, 0);
+        while let Some(index) = self.unsettled.next(from) {
+            from = index + 1;
+            match self.conns.id_at(index) {
+                Some(id) => moved |= self.settle(id, at),
+                None => self.unsettled.clear(index),
+            }
+        }
+        moved
+    }
+
+    fn settle(&mut self, id: ConnId, at: Instant) -> bool {
+        let index = id.index();
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        match &mut conn.phase {
+            Phase::Opening(opening) => {
+                let Self { plugin, watch, options, now, .. } = self;
+                let peer_timeout = options.peer_timeout;
+                let around = Surroundings { plugin, watch, peer_timeout, now: *now, at };
+                match opening.drive(conn.rail, index, &mut conn.stream, &around) {
+                    Ok(Progress::Pending) => false,
+                    Ok(Progress::Comms(comms)) => {
+                        if let Err(error) = self.make_live(id, comms) {
+                            self.end(id, Some(error), true);
+                        }
+                        true
+                    }
+                    Ok(Progress::Connected) => {
+                        self.connected(id);
+                        true
+                    }
+                    Err(error) => {
+                        self.end(id, Some(error), true);
+                        true
+                    }
+                }
+            }
+            Phase::Open | Phase::Ending(_) => self.hear(id),
+            Phase::Over => {
+                self.unsettled.clear(index);
+                false
+            }
+        }
+    }
+
+    /// Makes channels of a connection's comms, and registers the memory of its NIC.
+    fn make_live(&mut self, id: ConnId, comms: Comms) -> Result<(), Error> {
+        let Some(rail) = self.conns.get(id).map(|conn| conn.rail) else { return Ok(()) };
+        let Comms { max_message, sends, recvs } = comms;
+        let count = sends.len();
+        let mut channels = Vec::with_capacity(count);
+        let mut max_slices = usize::from(u16::MAX);
+        let mut scatters = false;
+        let of_core = |error: tcpx_core::Error| lost("connect", error.to_string()).with_source(error);
+        for (send, recv) in sends.into_iter().zip(recvs) {
+            let send = Channel::sending(send, self.plugin.send_window()).map_err(of_core)?;
+            let window = self.plugin.recv_window();
+            let unpacker = self.options.unpackers.as_ref().map(|unpackers| unpackers.unpacker(rail));
+            let recv = match unpacker.transpose()?.flatten() {
+                Some(unpack) => Channel::receiving_with(recv, window, unpack),
+                None => Channel::receiving(recv, window),
+            };
+            let recv = recv.map_err(of_core)?;
+            max_slices = max_slices.min(send.max_slices()).min(recv.max_slices());
+            scatters |= self.device(rail.nic).device_type == tcpx_core::DeviceType::Unpack;
+            let mut insert = |channel: Channel| {
+                let channel = match self.options.silence_limit {
+                    Some(limit) => channel.with_silence_limit(limit),
+                    None => channel,
+                };
+                self.set.insert(channel).map_err(of_core)
+            };
+            let (send, recv) = (insert(send)?, insert(recv)?);
+            channels.push(Pair { send, recv, sent: 0, recv_started: 0, recv_ended: 0 });
+        }
+        let count = count as u16;
+        let sends = Operations::new(count, self.plugin.send_window());
+        let recvs = Operations::new(count, self.plugin.recv_window());
+        let mut limits = Limits::new(max_message, sends.capacity() as u16, recvs.capacity() as u16);
+        limits.max_slices = max_slices.max(1) as u16;
+        limits.fifo = count == 1;
+        limits.checks_length = scatters || self.plugin.nature() == Nature::Soft;
+        let sheet = self.counters.open(id, rail.nic, channels.len());
+        let live = Live::new(limits, channels, sends, recvs, sheet);
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        conn.live = Some(live);
+        self.register_all(id.index())?;
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        if let (Phase::Opening(opening), Some(stream)) = (&mut conn.phase, &mut conn.stream) {
+            opening.is_ready(stream);
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.phase = Phase::Open;
+        conn.connected_due = true;
+        conn.was_open = true;
+        self.reports.set(id.index());
+        let peer = conn.stream.as_ref().and_then(|stream| stream.peer());
+        let peer = peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        let Some(live) = &conn.live else { return };
+        let send = live.channels.first().map(|pair| pair.send);
+        let sockets = send.and_then(|id| self.set.channel(id).ok()?.describe());
+        tracing::info!(
+            conn = id.index(),
+            peer,
+            plugin = self.plugin.name(),
+            version = %self.plugin.version(),
+            nic = self.plugin.devices()[usize::from(conn.rail.nic.0)].name,
+            channels = live.channels.len(),
+            sockets = sockets.as_deref().unwrap_or("as the plugin has them"),
+            max_message = live.limits.max_message,
+            "connected"
+        );
+    }
+
+    /// Hears what the peer of an open or ending connection says, and ends it when it is time.
+    fn hear(&mut self, id: ConnId) -> bool {
+        let deadline = self.now.after(self.options.peer_timeout);
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let (mut moved, mut gone) = (false, None);
+        while let Some(stream) = &mut conn.stream {
+            stream.flush();
+            match stream.next() {
+                Ok(Some(word)) => {
+                    moved = true;
+                    if let Err(text) = conn.take_word(word, deadline) {
+                        gone = Some(text);
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    gone = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        let Phase::Ending(ending) = &mut conn.phase else {
+            if let Some(why) = gone {
+                let text = format!(
+                    "the peer is gone ({why}): its process ended, or its host or the network between"
+                );
+                self.end(id, Some(lost("poll", text)), true);
+                return true;
+            }
+            if !conn.stream.as_ref().is_some_and(|stream| stream.has_output()) {
+                self.unsettled.clear(id.index());
+            }
+            return moved;
+        };
+        let reason = (!ending.closed_here).then(|| lost("poll", CLOSED_THERE.to_owned()));
+        if let (Some(live), Some(stream)) = (&conn.live, &mut conn.stream)
+            && !ending.said_received
+            && ending.has_received(&live.channels)
+        {
+            ending.said_received = true;
+            moved = true;
+            stream.say(&Word::Received);
+        }
+        if gone.is_some() || ending.is_over() || now >= ending.deadline {
+            self.end(id, reason, false);
+            return true;
+        }
+        self.unsettled.set(id.index());
+        moved
+    }
+
+    /// Reports what there is room for.
+    fn report(&mut self, events: &mut Events) {
+        let mut from = 0;
+        while let Some(index) = self.reports.next(from) {
+            if events.room() == 0 {
+                return;
+            }
+            from = index + 1;
+            let Some(id) = self.conns.id_at(index) else {
+                self.reports.clear(index);
+                continue;
+            };
+            if self.report_of(id, events) {
+                self.reports.clear(index);
+            }
+            while let Some(region) = self.unused.pop() {
+                self.deregister(region);
+            }
+        }
+        while events.room() > 0 {
+            let Some(region) = self.regions.next_retired() else { return };
+            let _ = events.push(Event::Retired(region));
+        }
+    }
+
+    /// Reports what one connection has. True if nothing is left.
+    fn report_of(&mut self, id: ConnId, events: &mut Events) -> bool {
+        let Self { conns, regions, unused, .. } = self;
+        let Some(conn) = conns.get_mut(id) else { return true };
+        if conn.connected_due {
+            if events.push(Event::Connected(id)).is_err() {
+                return false;
+            }
+            conn.connected_due = false;
+        }
+        if let Some(live) = &mut conn.live {
+            // Receives first: what arrived is what callers wait for.
+            for operations in [&mut live.recvs, &mut live.sends] {
+                while operations.has_ended() {
+                    if events.room() == 0 {
+                        return false;
+                    }
+                    let Some((token, outcome, slices)) = operations.report() else { break };
+                    regions.release(slices, |_, region| unused.push(region));
+                    let _ = events.push(Event::Completed { conn: id, token, outcome });
+                }
+            }
+        }
+        if !matches!(conn.phase, Phase::Over) {
+            return true;
+        }
+        if events.push(Event::Closed(id)).is_err() {
+            return false;
+        }
+        if let Some(mut conn) = conns.remove(id) {
+            if let Some(live) = &conn.live {
+                self.counters.close(&live.sheet);
+            }
+            if let Some(place) = self.reasons.get_mut(id.index()) {
+                *place = conn.reason.take().map(|reason| (id, reason));
+            }
+        }
+        self.waiting.clear(id.index());
+        self.unsettled.clear(id.index());
+        true
+    }
+
+    /// Copies the counters of all connections to where others read them.
+    fn publish(&mut self) {
+        let Self { conns, set, .. } = self;
+        for (_, conn) in conns.iter() {
+            if let Some(live) = conn.live.as_ref().filter(|live| !live.channels.is_empty()) {
+                live.publish(set);
+            }
+        }
+        self.next_publish = self.now.after(PUBLISH);
+    }
+}
+
+/// Why a connection ended that the other end has closed.
+const CLOSED_THERE: &str = "the peer closed the connection";
+
+/// Takes what a round found.
+#[inline]
+fn take(
+    conns: &mut p2p_transport::Slab<ConnId, Conn>,
+    reports: &mut Bits,
+    lost: &mut Vec<(ChannelId, Fault)>,
+    id: ChannelId,
+    event: ChannelEvent,
+) {
+    let completion = match event {
+        ChannelEvent::Completed(completion) => completion,
+        ChannelEvent::Failed(fault) => {
+            lost.push((id, fault));
+            return;
+        }
+    };
+    let name = Name::of(completion.token);
+    let Some(conn) = conns.at_mut(name.conn) else { return };
+    let is_closing = matches!(&conn.phase, Phase::Ending(Ending { closed_here: true, .. }));
+    if let Some(live) = &mut conn.live {
+        live.completed(name, completion, is_closing);
+        reports.set(name.conn);
+    }
+}
+
+impl Conn {
+    /// What the peer says of an open or ending connection; an error if it may not be said.
+    fn take_word(&mut self, word: Word, deadline: Now) -> Result<(), String> {
+        let channels = self.live.as_ref().map_or(0, |live| live.channels.len());
+        match word {
+            Word::Closing { sent } if sent.len() == channels => {
+                if let Phase::Open = self.phase {
+                    self.phase = Phase::Ending(Ending::new(deadline));
+                    if let Some(live) = &mut self.live {
+                        live.sends.flush_waiting();
+                    }
+                }
+                let Phase::Ending(ending) = &mut self.phase else { return Ok(()) };
+                if ending.peer_sent.replace(sent).is_some() {
+                    return Err("it closed twice".to_owned());
+                }
+                Ok(())
+            }
+            Word::Received => match &mut self.phase {
+                Phase::Ending(ending) if ending.closed_here => {
+                    ending.got_received = true;
+                    Ok(())
+                }
+                Phase::Opening(_) | Phase::Open | Phase::Ending(_) | Phase::Over => {
+                    Err("it received what was not sent".to_owned())
+                }
+            },
+            Word::Refused(why) => Err(why),
+            Word::Hello(_) | Word::Welcome { .. } | Word::Handles(_) | Word::Ready | Word::Closing { .. } => {
+                Err("it broke the order of the exchange".to_owned())
+            }
+        }
+    }
+}
