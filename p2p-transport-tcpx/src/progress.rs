@@ -352,28 +352,32 @@ impl Tcpx {
         moved
     }
 
-    /// Reports what there is room for.
+    /// Reports what there is room for. Where there is little, connections take turns.
     fn report(&mut self, events: &mut Events) {
-        let mut from = 0;
-        while let Some(index) = self.reports.next(from) {
-            if events.room() == 0 {
+        while events.room() > 0 {
+            let Some(region) = self.regions.next_retired() else { break };
+            let _ = events.push(Event::Retired(region));
+        }
+        let first = self.report_next;
+        let mut turn = self.reports.next(first).or_else(|| self.reports.next(0));
+        let mut wrapped = turn.is_some_and(|index| index < first);
+        while let Some(index) = turn {
+            if events.room() == 0 || wrapped && index >= first {
                 return;
             }
-            from = index + 1;
-            let Some(id) = self.conns.id_at(index) else {
-                self.reports.clear(index);
-                continue;
-            };
-            if self.report_of(id, events) {
+            self.report_next = index + 1;
+            let done = self.conns.id_at(index).is_none_or(|id| self.report_of(id, events));
+            if done {
                 self.reports.clear(index);
             }
             while let Some(region) = self.unused.pop() {
                 self.deregister(region);
             }
-        }
-        while events.room() > 0 {
-            let Some(region) = self.regions.next_retired() else { return };
-            let _ = events.push(Event::Retired(region));
+            turn = self.reports.next(index + 1);
+            if turn.is_none() && !wrapped {
+                wrapped = true;
+                turn = self.reports.next(0);
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Tcpx {
     pub(crate) next_publish: Now,
     /// Connections that have something to report.
     pub(crate) reports: Bits,
+    /// The connection that reports first.
+    pub(crate) report_next: usize,
     /// Connections with operations that wait for a channel.
     pub(crate) waiting: Bits,
     /// Connections that open or end.
@@ -108,6 +110,7 @@ impl Tcpx {
             next_look: Now::default(),
             next_publish: Now::default(),
             reports: Bits::default(),
+            report_next: 0,
             waiting: Bits::default(),
             unsettled: Bits::default(),
             lost: Vec::with_capacity(16),

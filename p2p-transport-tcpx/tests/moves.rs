@@ -74,3 +74,82 @@ fn a_dropped_peer_is_noticed() {
     let why = a.transport.why(at_a).expect("a reason").to_string();
     assert!(why.contains("peer"), "{why}");
 }
+
+#[test]
+fn a_region_in_many_pieces_is_one_region() {
+    let few = |options: &mut p2p_transport_tcpx::Options| options.registration_limit = Some(64 << 10);
+    let (mut a, at_a, mut b, at_b) = support::connect(End::new(few), End::new(few), 2);
+    let limits = a.limits(at_a);
+    assert_eq!(limits.max_message, 32 << 10);
+    let length = 1_000_003;
+    let (from, source) = a.register(length);
+    let (into, target) = b.register(length);
+    let bytes: Vec<u8> = (0..length).map(|n| (n * 13 % 241) as u8).collect();
+    source.copy_in(0, &bytes).expect("inside");
+    let step = limits.max_message - 1;
+    let (mut at, mut token) = (0, 0);
+    while (at as usize) < length {
+        let len = step.min(length as u32 - at);
+        let part = |region| [slice(region, at.into(), len)];
+        until(&mut a, &mut b, "room", |a, b| {
+            a.events.len() as u64 + 2 >= token && b.events.len() as u64 + 2 >= token
+        });
+        assert_eq!(b.transport.recv(at_b, Token(token), &part(into)).count, 1);
+        assert_eq!(a.transport.send(at_a, Token(token), &part(from)).count, 1);
+        (at, token) = (at + len, token + 1);
+    }
+    until(&mut a, &mut b, "the last", |_, b| (0..token).all(|token| b.outcome(token).is_some()));
+    let mut arrived = vec![0; length];
+    target.copy_out(0, &mut arrived).expect("inside");
+    assert_eq!(arrived, bytes);
+    a.transport.retire(from).expect("live");
+    until(&mut a, &mut b, "retiring", |a, _| a.has(Event::Retired(from)));
+    let memory = a.transport.reclaim(from).expect("retired").into_any();
+    let memory = memory.downcast::<p2p_memory::SharedHost>().expect("what went in");
+    drop(memory);
+    assert_eq!(source.owners(), 1);
+}
+
+#[test]
+fn regions_registered_before_and_after_connecting_are_usable() {
+    let mut a = End::new(|_| {});
+    let (before, _) = a.register(4096);
+    let (mut a, at_a, mut b, at_b) = support::connect(a, End::new(|_| {}), 2);
+    let (after, _) = a.register(4096);
+    let (into, _) = b.register(8192);
+    for (token, region) in [(1, before), (2, after)] {
+        assert_eq!(b.transport.recv(at_b, Token(token), &[slice(into, 0, 4096)]).count, 1);
+        assert_eq!(a.transport.send(at_a, Token(token), &[slice(region, 0, 4096)]).count, 1);
+    }
+    until(&mut a, &mut b, "both", |_, b| {
+        [1, 2].iter().all(|&token| b.outcome(token) == Some(Outcome::Done { len: 4096 }))
+    });
+}
+
+#[test]
+fn the_end_that_wants_fewer_channels_decides() {
+    let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
+    let (at_a, address) = a.listen(4);
+    let at_b = b.connect(2, &address);
+    until(&mut a, &mut b, "connecting", |a, b| {
+        a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
+    });
+    assert_eq!((a.limits(at_a).max_sends, b.limits(at_b).max_sends), (24, 24));
+}
+
+#[test]
+fn exchange_streams_are_peers_times_rails() {
+    let mut hub = End::new(|_| {});
+    let mut peers: Vec<End> = (0..3).map(|_| End::new(|_| {})).collect();
+    for peer in &mut peers {
+        for _ in 0..2 {
+            let (here, address) = hub.listen(4);
+            let there = peer.connect(4, &address);
+            until(&mut hub, peer, "connecting", |hub, peer| {
+                hub.has(Event::Connected(here)) && peer.has(Event::Connected(there))
+            });
+        }
+        assert_eq!(peer.transport.exchange_streams(), 2);
+    }
+    assert_eq!(hub.transport.exchange_streams(), 6);
+}
