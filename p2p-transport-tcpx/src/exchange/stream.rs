@@ -14,8 +14,6 @@ use super::wire::{WireError, Word};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 8192;
-/// Words that one call of [`Stream::next`] hands out, and reads for it, are bounded by this many bytes held.
-const MOST_HELD: usize = 64 << 10;
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +33,7 @@ pub(crate) enum StreamError {
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: TcpStream,
-    /// Received and not taken.
+    /// Received and not taken: less than a frame, and what was read with its end.
     input: Vec<u8>,
     /// Said and not sent.
     output: Vec<u8>,
@@ -128,8 +126,7 @@ impl Stream {
     /// Reads once; false if there is nothing.
     fn fill(&mut self) -> Result<bool, StreamError> {
         let mut bytes = [0; READ_BYTES];
-        let room = MOST_HELD.saturating_sub(self.input.len()).min(READ_BYTES);
-        match self.socket.read(&mut bytes[..room]) {
+        match self.socket.read(&mut bytes) {
             Ok(0) => self.ended = true,
             Ok(read) => self.input.extend_from_slice(&bytes[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use p2p_memory::SharedHost;
 use p2p_transport::{
-    Address, ConnId, Event, Events, Limits, NicId, Now, Outcome, Rail, RegionId, Slice, Token, Transport,
+    Address, ConnId, Event, Events, Limits, Next, NicId, Now, Outcome, Rail, RegionId, Slice, Token,
+    Transport,
 };
 use p2p_transport_tcpx::{Choice, Options, Tcpx};
 use tcpx_core::config::{Config, FixedEnvironment};
@@ -38,13 +39,22 @@ impl End {
         Self { transport, events: Vec::new(), buffer: Events::with_capacity(32), origin }
     }
 
+    pub(crate) fn of(transport: Tcpx) -> Self {
+        Self { transport, events: Vec::new(), buffer: Events::with_capacity(32), origin: Instant::now() }
+    }
+
     pub(crate) fn now(&self) -> Now {
         Now(self.origin.elapsed())
     }
 
     pub(crate) fn poll(&mut self) {
-        let _ = self.transport.poll(Now(self.origin.elapsed()), &mut self.buffer);
+        let _ = self.poll_next();
+    }
+
+    pub(crate) fn poll_next(&mut self) -> Next {
+        let next = self.transport.poll(Now(self.origin.elapsed()), &mut self.buffer);
         self.events.extend(self.buffer.drain());
+        next
     }
 
     pub(crate) fn rail(channels: u16) -> Rail {
