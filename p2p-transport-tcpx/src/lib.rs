@@ -54,6 +54,9 @@ mod connection;
 mod counters;
 mod establish;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod operations;
 mod options;
 mod progress;

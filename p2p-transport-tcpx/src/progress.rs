@@ -253,7 +253,8 @@ impl Tcpx {
                 };
                 self.set.insert(channel).map_err(of_core)
             };
-            let (send, recv) = (insert(send)?, insert(recv)?);
+            // Rounds go in this order: pages of receives are given back before anything is sent.
+            let (recv, send) = (insert(recv)?, insert(send)?);
             channels.push(Pair { send, recv, sent: 0, recv_started: 0, recv_ended: 0 });
         }
         let count = count as u16;

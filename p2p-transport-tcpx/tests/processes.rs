@@ -163,3 +163,76 @@ fn a_killed_peer_is_noticed_by_a_sleeper() {
     assert!(why.contains("peer") && (why.contains("gone") || why.contains("died")), "{why}");
     process.wait().expect("killed");
 }
+
+#[test]
+fn channels_are_spread_over_the_nics_and_counted_on_each() {
+    let variables = [("TCPX_SOFT_ADDRESSES", "127.0.0.1,127.0.0.2")];
+    child::in_child("channels_are_spread_over_the_nics_and_counted_on_each", &variables, || {
+        let config = support::config(&[("UCCL_TCPX_NUM_CHANNELS", "3")]);
+        let plugin = p2p_transport_tcpx::Choice::Soft.open(&config).expect("the soft plugin");
+        let end = || {
+            let options = Options::of(&config, Instant::now());
+            End::of(Tcpx::new(plugin.clone(), &config, options).expect("a transport"))
+        };
+        let (mut a, mut b) = (end(), end());
+        let rails = a.transport.rails(None).expect("host memory goes anywhere");
+        let spread: Vec<_> = rails.iter().map(|rail| (rail.nic.0, rail.channels)).collect();
+        assert_eq!(spread, [(0, 2), (1, 1)]);
+        let error = a.transport.rails(Some(0)).expect_err("no GPU here").to_string();
+        assert!(error.contains("GPU 0 does not exist"), "{error}");
+
+        let counters = a.transport.counters();
+        for rail in rails {
+            let (listener, address) = a.transport.listen(rail).expect("it listens");
+            let at_a = a.transport.accept(listener).expect("a listener");
+            let at_b = b.transport.connect(rail, &address).expect("an address");
+            until(&mut a, &mut b, "connecting", |a, b| {
+                a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
+            });
+            let memory = p2p_memory::SharedHost::new(4096).expect("memory");
+            let from = a.transport.register(rail.nic, Box::new(memory.clone())).expect("registered");
+            let into = b.transport.register(rail.nic, Box::new(memory)).expect("registered");
+            let count = 1 + u64::from(rail.nic.0);
+            for n in 0..count {
+                let token = 10 * u64::from(rail.nic.0) + n;
+                assert_eq!(a.transport.send(at_a, Token(token), &[slice(from, 0, 1000)]).count, 1);
+                assert_eq!(b.transport.recv(at_b, Token(token), &[slice(into, 2000, 1000)]).count, 1);
+                until(&mut a, &mut b, "moving", |a, b| {
+                    a.outcome(token).is_some() && b.outcome(token).is_some()
+                });
+            }
+            // What a connection did stays in its NIC's sum when it is gone.
+            a.transport.close(at_a).expect("open");
+            until(&mut a, &mut b, "closing", |a, b| a.has(Event::Closed(at_a)) && b.has(Event::Closed(at_b)));
+            let sent = counters.nic(rail.nic).sent;
+            assert_eq!((sent.messages, sent.bytes), (count, 1000 * count));
+        }
+        assert!(counters.conns().is_empty());
+    });
+}
+
+/// What a connection says of itself.
+#[test]
+fn a_connection_says_in_one_line_what_it_is() {
+    #[derive(Clone, Default)]
+    struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, || drop(support::pair(3)));
+    let text = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(" connected ")).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for part in ["TCPX_Soft", "version=", "nic=", "channels=3", "sockets=", "peer="] {
+        assert!(lines.iter().all(|line| line.contains(part)), "{part} in {text}");
+    }
+}

@@ -28,6 +28,11 @@ const CASES: &str = "50000";
 /// would use up the ports of the machine.
 const CASES_WITH_SOCKETS: &str = "512";
 
+/// Targets of `fuzz/`.
+const FUZZED: [&str; 3] = ["exchange_word", "exchange_hello", "exchange_address"];
+/// Time for each of them.
+const FUZZ_SECONDS: u64 = 60;
+
 /// One part of `deep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
@@ -39,6 +44,8 @@ pub(crate) enum Part {
     Random,
     /// Instructions per window cycle against the kept number
     Instructions,
+    /// Fuzz targets of the decoders
+    Fuzz,
 }
 
 /// Runs the parts in `only`, or all of them where it is empty.
@@ -59,6 +66,7 @@ pub(crate) fn run(
                 Part::Loom => loom(steps, workspace)?,
                 Part::Random => random(steps, workspace)?,
                 Part::Instructions => instructions::step(steps, workspace, record)?,
+                Part::Fuzz => fuzz(steps, workspace)?,
             }
         }
     }
@@ -92,6 +100,26 @@ fn loom(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
     test.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target.join("loom"));
     let mend = "read loom's last interleaving; LOOM_LOG=trace shows each step of it";
     steps.command("loom", &mut test, mend)
+}
+
+/// The fuzzer is a compiler feature that stable Rust hides behind `RUSTC_BOOTSTRAP`. What it finds stays in
+/// `fuzz/artifacts`; what it learns is not kept.
+fn fuzz(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
+    let mend = "install the fuzzer's driver: cargo install cargo-fuzz --locked";
+    steps.command("fuzz driver", &mut workspace.cargo(&["fuzz", "--version"]), mend)?;
+    let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+    for target in FUZZED {
+        let learnt = workspace.target.join("fuzz-corpus").join(target);
+        std::fs::create_dir_all(&learnt)
+            .map_err(|error| Failure::new(format!("{}: {error}", learnt.display()), "make room there"))?;
+        let kept = format!("fuzz/corpus/{target}");
+        let mut run = workspace.cargo(&["fuzz", "run", target]);
+        run.arg(&learnt).arg(kept).args(["--", &seconds]).env("RUSTC_BOOTSTRAP", "1");
+        run.env_remove("CARGO_TARGET_DIR");
+        let mend = "the input is in fuzz/artifacts: put it into fuzz/corpus, where every test run replays it";
+        steps.command(&format!("fuzz {target}"), &mut run, mend)?;
+    }
+    Ok(())
 }
 
 fn random(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {

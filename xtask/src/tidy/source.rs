@@ -10,7 +10,18 @@ use super::variables::Variables;
 
 /// Files that decide without input or output: they get time and data from their caller. A path that
 /// ends in `/` is a folder; one without `.rs` stands for the file and for the folder of that name.
-const SANS_IO: [&str; 7] = [
+const SANS_IO: [&str; 18] = [
+    "p2p-conformance/src/",
+    "p2p-transport/src/",
+    "p2p-transport-mock/src/",
+    "p2p-transport-tcpx/src/bits",
+    "p2p-transport-tcpx/src/connection",
+    "p2p-transport-tcpx/src/exchange/address",
+    "p2p-transport-tcpx/src/exchange/wire",
+    "p2p-transport-tcpx/src/operations",
+    "p2p-transport-tcpx/src/progress",
+    "p2p-transport-tcpx/src/regions",
+    "p2p-transport-tcpx/src/register",
     "tcpx-core/src/window",
     "tcpx-core/src/unpack",
     "tcpx-core/src/config",
@@ -26,7 +37,7 @@ const LONGEST: usize = 600;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 5] = ["utils", "util", "helpers", "misc", "common"];
 /// Folders of the root that are no crates and hold text of ours.
-const BESIDE_CRATES: [&str; 3] = ["docs", ".ci", ".cargo"];
+const BESIDE_CRATES: [&str; 5] = ["docs", ".ci", ".cargo", "fuzz", "tests"];
 
 /// Checks the files of the root itself, of the crates and of the folders beside them.
 pub(super) fn check(root: &Path, crate_folders: &[String]) -> Result<Vec<Finding>, String> {
