@@ -41,24 +41,29 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod asynchronous;
 mod control;
 mod error;
 mod event;
+mod faulty;
 mod id;
 mod limits;
 mod one_sided;
 mod operation;
 mod regions;
+mod traced;
 mod transport;
 
 pub use address::{Address, AddressTooLong};
 pub use control::{Control, ControlEvent, Received};
 pub use error::{Error, ErrorKind, RegisterError};
 pub use event::{Event, Events, Next, Now};
+pub use faulty::{Damage, Faulty, Strikes};
 pub use id::{ConnId, DoorId, Id, ListenerId, NicId, RegionId, Slab, StreamId, Token};
 pub use limits::{Limits, Nic, Rail};
 pub use one_sided::{OneSided, OneSidedLimits, OneSidedOp, RemoteSlice};
 pub use operation::{Accepted, Op, OpFault, Outcome, Slice, Stop};
 pub use p2p_memory::{Memory, MemoryKind};
 pub use regions::Regions;
+pub use traced::{Call, Counts, Traced};
 pub use transport::Transport;

@@ -1,0 +1,123 @@
+//! Commands of handles, and what the transport reports.
+
+use super::super::TransferError;
+use super::super::connection::{Connection, Listener, Region};
+use super::super::handle::{Command, Lease, NotRegistered, Reply};
+use super::super::lines::{Hold, Line};
+use super::super::slot::Way;
+use super::Driver;
+use crate::{ConnId, Error, ErrorKind, Event, Events, Next, Now, Outcome, RegionId, Transport};
+
+use std::sync::Arc;
+
+impl<T: Transport> Driver<T> {
+    /// Carries a command out. Who asked and went away leaves nothing behind: what it would have got is dropped.
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Rails(device, reply) => drop(reply.send(self.transport.rails(device))),
+            Command::Listen(rail, reply) => {
+                let listener = self.transport.listen(rail);
+                let listener =
+                    listener.map(|(id, address)| Listener::new(Lease::new(&self.shared), id, address));
+                drop(reply.send(listener));
+            }
+            Command::Unlisten(id) => drop(self.transport.unlisten(id)),
+            Command::Accept(mut listener, reply) => {
+                let stale = || Error::stale("accept", "listener");
+                let conn = listener.take().ok_or_else(stale).and_then(|id| self.transport.accept(id));
+                self.await_connection(conn, reply);
+            }
+            Command::Connect(rail, peer, reply) => {
+                let conn = self.transport.connect(rail, &peer);
+                self.await_connection(conn, reply);
+            }
+            Command::Close(id) => {
+                // Unless it has closed by itself.
+                if self.lines.line(id).is_some() {
+                    drop(self.transport.close(id));
+                }
+            }
+            Command::Register(nic, memory, reply) => {
+                let (_, length) = memory.span();
+                let region = self.transport.register(nic, memory).map_err(NotRegistered::from).map(|id| {
+                    self.holds.insert(id, Hold::new(id));
+                    Region::new(Lease::new(&self.shared), id, nic, length)
+                });
+                drop(reply.send(region));
+            }
+            Command::Retire(id, reply) => {
+                if self.holds.retire(id, reply) {
+                    drop(self.transport.retire(id));
+                }
+            }
+        }
+    }
+
+    fn await_connection(&mut self, conn: Result<ConnId, Error>, reply: Reply<Connection>) {
+        match conn {
+            Ok(id) => {
+                self.lines.insert(id, Line::new(id, reply));
+                // Each connection may be marked at once without an allocation.
+                self.marked.reserve(self.lines.len().saturating_sub(self.marked.len()));
+                self.walked.reserve(self.lines.len().saturating_sub(self.walked.len()));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Polls the transport once and tells everybody what happened.
+    pub(super) fn poll(&mut self, now: Now) -> Next {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let next = self.transport.poll(now, &mut events);
+        let full = events.room() == 0;
+        for event in events.drain() {
+            match event {
+                Event::Connected(id) => self.connected(id),
+                Event::Closed(id) => self.closed(id),
+                Event::Completed { conn, token, outcome } => {
+                    if outcome == Outcome::ConnLost
+                        && let Some(line) = self.lines.line(conn)
+                    {
+                        line.fate.blame(self.transport.why(conn));
+                    }
+                    self.completed(conn, token, outcome);
+                }
+                Event::Retired(id) => self.retired(id),
+                Event::Notified { .. } => {}
+            }
+        }
+        self.events = events;
+        if full { Next::Again } else { next }
+    }
+
+    fn connected(&mut self, id: ConnId) {
+        let Some(line) = self.lines.line(id) else { return };
+        let (Some(reply), Some(limits)) = (line.reply.take(), self.transport.limits(id)) else { return };
+        let fate = Arc::clone(&line.fate);
+        // Dropped if nobody waits for it any more, and so closed.
+        drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), id, *limits, fate))));
+    }
+
+    fn closed(&mut self, id: ConnId) {
+        for way in [Way::Send, Way::Recv] {
+            self.fail_waiting(id, way, TransferError::Lost);
+        }
+        let Some(line) = self.lines.end(id) else { return };
+        line.fate.blame(self.transport.why(id));
+        if let Some(reply) = line.reply {
+            let unknown =
+                || Error::new(ErrorKind::Conn, "connect", "the connection was closed before it was made");
+            drop(reply.send(Err(line.fate.why().cloned().unwrap_or_else(unknown))));
+        }
+        line.fate.close();
+    }
+
+    fn retired(&mut self, id: RegionId) {
+        let memory = self.transport.reclaim(id);
+        let Some(hold) = self.holds.end(id) else { return };
+        if let Some(reply) = hold.reply {
+            let leaked = "the backend could not let go of the memory, and leaked it: see its log";
+            drop(reply.send(memory.ok_or_else(|| Error::new(ErrorKind::Device, "reclaim", leaked))));
+        }
+    }
+}

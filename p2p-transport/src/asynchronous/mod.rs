@@ -1,0 +1,121 @@
+//! The contract for users who live in async code.
+//!
+//! [`open`] splits a transport in two. The [`Driver`] owns it, and somebody turns it: a thread, or a task of
+//! any executor. [`Handle`]s are cheap, `Send` and `Sync`; through them, as an [`AsyncTransport`], come
+//! [`Connection`]s and [`Region`]s. Data operations are [`Transfer`]s: futures without an allocation, a
+//! reference count or a lock (but where they wait for a slot).
+//!
+//! **Dropping never cancels.** A transfer that is dropped after it started goes on, and its outcome is lost:
+//! it is *detached*. Memory stays with the transport: a [`Region`] that is dropped is retired behind all
+//! operations that were started before. Only a [`Connection`] ends what it carries, when its last clone is
+//! dropped.
+//!
+//! **Backpressure.** There is a fixed number of slots ([`Options::slots`]), one for each transfer that is under
+//! way. Without a free one, a transfer waits for its turn, and [`Transfer::try_start`] says no. What has a slot
+//! may still have to wait for room on its connection; sends and receives wait apart from each other.
+//!
+//! **Order.** The messages of a connection go, each way, in the order in which their transfers started. One
+//! starts with its first poll, if there is a free slot, or when [`Transfer::start`] ends. Whoever has several
+//! under way at once and cares for their order starts them one after another.
+//!
+//! **Sleep.** A driver never sleeps, reads no clock and knows no executor. [`Driver::turn`] answers how long
+//! its caller may sleep, and wakes the waker that it was given as soon as there is something to do. A thread:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::task::{Wake, Waker};
+//! use std::thread::{self, Thread};
+//! use std::time::{Duration, Instant};
+//!
+//! use p2p_transport::asynchronous::Driver;
+//! use p2p_transport::{Next, Now, Transport};
+//!
+//! struct Unpark(Thread);
+//!
+//! impl Wake for Unpark {
+//!     fn wake(self: Arc<Self>) {
+//!         self.0.unpark();
+//!     }
+//! }
+//!
+//! /// Turns a driver until nobody needs it. A transport with a `wait_fd` deserves better: poll that one and
+//! /// an eventfd, to which the waker writes.
+//! fn drive(mut driver: Driver<impl Transport>, origin: Instant) {
+//!     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+//!     while !driver.is_finished() {
+//!         let now = Now(origin.elapsed());
+//!         match driver.turn(now, &waker) {
+//!             Next::Again => {}
+//!             Next::Spin => std::hint::spin_loop(),
+//!             Next::Wait(until) | Next::Idle(until) => {
+//!                 let most = if driver.wait_fd().is_some() { 1 } else { 100 };
+//!                 let most = Duration::from_millis(most);
+//!                 thread::park_timeout(until.map_or(most, |until| until.0.saturating_sub(now.0).min(most)));
+//!             }
+//!         }
+//!     }
+//! }
+//! # drop(drive::<Box<dyn Transport>>);
+//! ```
+//!
+//! In an executor, [`Driver::run`] is the task; the clock and the sleep are passed in.
+
+mod connection;
+mod driver;
+mod handle;
+mod lines;
+mod slot;
+mod transfer;
+mod waiters;
+
+use std::sync::Arc;
+
+pub use connection::{Connection, Listener, Region};
+pub use driver::Driver;
+pub use handle::{AsyncTransport, Handle, NotRegistered};
+pub use transfer::Transfer;
+
+use crate::{OpFault, Transport};
+
+/// How much is allocated at the start.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// Transfers under way at once, of all connections together, those detached included; at least 1.
+    pub slots: u32,
+    /// Slices of one transfer. What a connection allows beyond is not used.
+    pub slices: u16,
+    /// Events taken from the transport in one turn; at least 1.
+    pub events: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { slots: 1024, slices: 16, events: 64 }
+    }
+}
+
+/// Why a [`Transfer`] did not end well. `Copy`, so that none of them allocates.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
+pub enum TransferError {
+    /// Withdrawn by [`Transfer::cancel`] before it was started by the backend.
+    #[error("the transfer was cancelled before it started")]
+    Cancelled,
+    /// The connection ended first, or had ended before: [`Connection::why`] has the reason.
+    #[error("the connection ended first: its `why` has the reason")]
+    Lost,
+    /// The driver was dropped, and the transport with it.
+    #[error("the driver of this transport is gone: make a new transport")]
+    Gone,
+    /// This transfer alone failed; the connection goes on.
+    #[error(transparent)]
+    Failed(#[from] OpFault),
+}
+
+/// Makes the async face of a transport: handles for those who move data, and what somebody has to turn.
+pub fn open<T: Transport>(transport: T, options: Options) -> (Handle, Driver<T>) {
+    let shared = Arc::new(handle::Shared::new(transport.nics().to_vec(), options));
+    let handle = Handle::new(handle::Lease::new(&shared));
+    (handle, Driver::new(transport, shared, options))
+}
