@@ -10,7 +10,8 @@ pub(crate) fn cancel(rig: &mut Rig<'_>) {
     rig.connect();
     for end in 0..2 {
         newest(rig, end);
-        race(rig, end);
+        race(rig, end, 100, 8);
+        race(rig, end, 60_000, 6);
     }
     // Nothing is withdrawn that is not there.
     let conn = rig.conn(0);
@@ -55,11 +56,11 @@ fn newest(rig: &mut Rig<'_>, end: usize) {
 }
 
 /// Receives and sends are withdrawn at any time while messages flow.
-fn race(rig: &mut Rig<'_>, end: usize) {
-    let length = rig.longest(6000);
+fn race(rig: &mut Rig<'_>, end: usize, longest: usize, rounds: u64) {
+    let length = rig.longest(longest);
     let count = rig.depth(12);
     let (source, target) = (rig.buffer(1 - end, count * length), rig.buffer(end, count * length));
-    for round in 0..12 {
+    for round in 0..rounds {
         let bytes = pattern(rig.seed, round, count * length);
         rig.buffers[source].probe.write(0, &bytes);
         let mut recvs = Vec::new();

@@ -53,7 +53,7 @@ pub(crate) fn dropping(rig: &mut Rig<'_>) {
 fn drop_in(rig: &mut Rig<'_>, state: State, end: usize) {
     let leaked = rig.harness.leaked();
     reach(rig, state, end);
-    for buffer in &rig.buffers {
+    for buffer in rig.buffers.iter().filter(|buffer| rig.is_alive(buffer.end)) {
         let held = buffer.probe.held();
         require!(
             rig,

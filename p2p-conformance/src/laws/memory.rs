@@ -108,6 +108,7 @@ pub(crate) fn retired(rig: &mut Rig<'_>) {
         let target = rig.buffer(end, length);
         let into = rig.buffers[target].slice(0, length);
         for _ in 0..count {
+            rig.wait_a_little();
             rig.must_post(end, Side::Recv, &[into]);
         }
         rig.until_done(&sends);
