@@ -125,7 +125,7 @@ impl State {
         if data < self.arrived {
             self.strikes.count(FaultKind::LateControl);
         }
-        let lost = self.strikes_planted(Planted::ControlLost, 200);
+        let lost = self.strikes_planted(Planted::ControlLost, 40);
         let known = &mut self.streams.streams[stream];
         if known.dead {
             return;

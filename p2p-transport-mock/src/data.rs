@@ -66,6 +66,9 @@ impl State {
 
     /// The message of which a side sends the next segment. Its kinds take turns.
     fn next_message(&mut self, link: usize, side: usize) -> Option<Flying> {
+        if self.links[link].dead {
+            return None;
+        }
         let place = &mut self.links[link].sides[side];
         if let Some(sending) = place.sending {
             if self.messages[sending.index as usize].generation == sending.generation {
@@ -292,7 +295,7 @@ impl State {
 
     /// Messages meet receives, in the order of both.
     pub(crate) fn meet(&mut self, link: usize, side: usize) {
-        loop {
+        while !self.links[link].dead {
             let swapped = self.is_planted(Planted::OrderSwapped);
             let place = &mut self.links[link].sides[side];
             let lane = &mut place.lanes[Kind::Recv as usize];

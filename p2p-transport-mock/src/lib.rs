@@ -27,6 +27,7 @@ mod planted;
 mod random;
 mod settings;
 mod setup;
+pub mod sim;
 mod state;
 mod trace;
 mod transport;

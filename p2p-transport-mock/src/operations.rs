@@ -71,7 +71,9 @@ impl State {
                 if self.is_planted(Planted::SuffixTaken) && stop == Stop::Busy && ops.len() > count + 1 {
                     self.take(end, link, side, kind, *op);
                 }
-                self.kick(link, side);
+                if count > 0 {
+                    self.kick(link, side);
+                }
                 return Accepted::prefix(count, stop);
             }
             self.take(end, link, side, kind, *op);
@@ -117,7 +119,9 @@ impl State {
         let Some((link, side)) = self.linked(end, conn) else { return self.unlinked(end, conn, ops.len()) };
         for (count, op) in ops.iter().enumerate() {
             if let Err(stop) = self.room(link, side, Kind::OneSided) {
-                self.kick(link, side);
+                if count > 0 {
+                    self.kick(link, side);
+                }
                 return Accepted::prefix(count, stop);
             }
             let place = &mut self.links[link].sides[side];
@@ -153,7 +157,10 @@ impl State {
             return Err(Error::misuse("export", text));
         }
         let regions = &known.regions;
-        let usable = |export: &Export| export.live && regions.check(nic, export.slice).is_ok();
+        let usable = |export: &Export| {
+            let facts = regions.facts(export.slice.region);
+            export.live && facts.is_some_and(|(nic, ..)| regions.check(nic, export.slice).is_ok())
+        };
         let free = known.exports.iter().position(|export| !usable(export));
         let index = free.unwrap_or(known.exports.len());
         // The number of its place, and of how often that place was used.

@@ -224,8 +224,9 @@ impl State {
             }
             Place::Linked { link, side } => {
                 if self.links[link].sides[side].state == SideState::Connecting {
-                    self.links[link].dead = true;
                     self.closed(link, side, Some(refused_error("connect", text)));
+                    self.kill(link);
+                    self.links[link].dead = true;
                 }
             }
         }
@@ -304,6 +305,10 @@ impl State {
 
     /// A side hears that its peer closed.
     pub(crate) fn fin(&mut self, link: usize, side: usize) {
+        if self.links[link].dead {
+            // The word was lost with the rest; what is lost is noticed.
+            return;
+        }
         match self.links[link].sides[side].state {
             SideState::Open => {
                 self.links[link].sides[side].state = SideState::PeerClosed;
@@ -321,7 +326,7 @@ impl State {
 
     /// Ends a connection that is closing once all that was promised is delivered.
     pub(crate) fn try_finish(&mut self, link: usize) {
-        if self.links[link].sides.len() < 2 {
+        if self.links[link].sides.len() < 2 || self.links[link].dead {
             return;
         }
         for side in 0..2 {
@@ -382,7 +387,8 @@ impl State {
         let place = &self.links[link].sides[side];
         let (end, conn) = (place.end, place.conn);
         if let Some((_, known)) = self.ends[end].conns.get_mut(conn) {
-            known.get_or_insert(why);
+            // The last one counts: a connection that was being closed may break.
+            *known = Some(why);
         }
     }
 

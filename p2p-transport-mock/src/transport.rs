@@ -135,9 +135,8 @@ impl Transport for MockTransport {
                 limits[conn.index()] = Some((conn, known));
             }
             Kept::Why(why) => {
-                if !whys.iter().any(|(known, _)| *known == conn) {
-                    whys.push((conn, why));
-                }
+                whys.retain(|(known, _)| *known != conn);
+                whys.push((conn, why));
             }
             Kept::Nothing => {}
         });

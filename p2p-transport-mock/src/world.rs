@@ -8,6 +8,7 @@ use std::time::Duration;
 use p2p_transport::{Nic, NicId, Now, Regions, Slab};
 
 use crate::fault::{Fault, FaultKind, Script, Strikes};
+use crate::planted::Planted;
 use crate::settings::{NicModel, Personality, Settings};
 use crate::state::{End, NicState, NodeState, Spell, State, nanos};
 use crate::{MockControl, MockTransport};
@@ -139,9 +140,9 @@ impl World {
         state.audit.findings.clone()
     }
 
-    #[cfg(test)]
-    pub(crate) fn plant(&self, bug: crate::planted::Planted) {
-        self.state().planted = Some(bug);
+    /// Only tests have bugs to plant.
+    pub(crate) fn plant(&self, bug: Option<Planted>) {
+        self.state().planted = bug;
     }
 }
 

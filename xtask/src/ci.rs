@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::step::{Failure, Steps};
 use crate::workspace::Workspace;
-use crate::{dependencies, programs, suite, tidy};
+use crate::{dependencies, programs, sim, suite, tidy};
 
 /// Arguments of the short bench: enough for one verified and one timed pass of a small and a large size.
 const SHORT_BENCH: [&str; 2] = ["--seconds", "10"];
@@ -24,6 +24,8 @@ pub(crate) enum Step {
     Docs,
     /// All tests
     Test,
+    /// A minute of the simulated network
+    Sim,
     /// A short bench that verifies every byte
     Bench,
 }
@@ -63,6 +65,7 @@ fn one(steps: &mut Steps, workspace: &Workspace, step: Step) -> Result<(), Failu
             steps.command("docs", &mut docs, "mend the comment rustdoc names")
         }
         Step::Test => suite::run(steps, workspace, &[]),
+        Step::Sim => sim::run(steps, workspace, &sim::SHORT.map(str::to_owned)),
         Step::Bench => programs::bench(steps, workspace, &SHORT_BENCH.map(str::to_owned)),
     }
 }

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::step::{Failure, Steps};
 use crate::workspace::Workspace;
-use crate::{instructions, suite};
+use crate::{instructions, sim, suite};
 
 /// Crates with `unsafe`, tested under the address sanitizer.
 const SANITIZED: [&str; 4] = ["p2p-memory", "tcpx-sys", "tcpx-core", "tcpx-soft"];
@@ -42,6 +42,8 @@ pub(crate) enum Part {
     Loom,
     /// Random tests with many more cases
     Random,
+    /// The simulated network over 100,000 seeds
+    Simulation,
     /// Instructions per window cycle against the kept number
     Instructions,
     /// Fuzz targets of the decoders
@@ -65,6 +67,7 @@ pub(crate) fn run(
                 Part::Sanitizer => sanitizer(steps, workspace)?,
                 Part::Loom => loom(steps, workspace)?,
                 Part::Random => random(steps, workspace)?,
+                Part::Simulation => sim::run(steps, workspace, &sim::LONG.map(str::to_owned))?,
                 Part::Instructions => instructions::step(steps, workspace, record)?,
                 Part::Fuzz => fuzz(steps, workspace)?,
             }

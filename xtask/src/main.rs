@@ -11,6 +11,7 @@ mod deep;
 mod dependencies;
 mod instructions;
 mod programs;
+mod sim;
 mod step;
 mod suite;
 mod tidy;
@@ -65,6 +66,18 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs the simulated network over many seeds and prints what it found
+    Sim {
+        /// Seeds to run; without limit where only minutes are given
+        #[arg(long, value_name = "N")]
+        seeds: Option<u64>,
+        /// Minutes after which no new seed is begun
+        #[arg(long, value_name = "M")]
+        minutes: Option<f64>,
+        /// First seed
+        #[arg(long, value_name = "S")]
+        seed: Option<u64>,
+    },
     /// Builds the soft plugin in release, as target/release/libnccl-net-tcpx-soft.so
     Plugin,
 }
@@ -89,6 +102,9 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Tidy => tidy::step(&mut steps, &workspace)?,
         Chore::Deny => dependencies::step(&mut steps, &workspace)?,
         Chore::Bench { arguments } => programs::bench(&mut steps, &workspace, &arguments)?,
+        Chore::Sim { seeds, minutes, seed } => {
+            sim::run(&mut steps, &workspace, &sim::words(seeds, minutes, seed))?
+        }
         Chore::Plugin => programs::plugin(&mut steps, &workspace)?,
     }
     steps.summary();
