@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 
+use p2p_transport::ErrorKind;
+
 /// Exit code of a failure that the program has said itself.
 pub(crate) const SAID: u8 = 1;
 /// Exit code of a process that another one started and whose peer was lost: the peer has more to say.
@@ -68,12 +70,11 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-impl<T> Doing<T> for Result<T, tcpx_core::Error> {
+impl<T> Doing<T> for Result<T, p2p_transport::Error> {
     fn doing(self, doing: impl Display) -> Result<T, Failure> {
         self.map_err(|error| {
-            let text = format!("{doing}: {error}");
-            let gone = matches!(error, tcpx_core::Error::Fault(_) | tcpx_core::Error::Deadline { .. });
-            if gone { Failure::peer(text) } else { Failure::new(text) }
+            let text = format!("{doing}: {}", error.text());
+            if error.kind() == ErrorKind::Conn { Failure::peer(text) } else { Failure::new(text) }
         })
     }
 }

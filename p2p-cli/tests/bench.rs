@@ -80,6 +80,64 @@ fn a_short_run_verifies_and_ends_with_the_ratio() {
 }
 
 #[test]
+fn messages_take_turns_over_several_nics() {
+    let arguments = ["--seconds", "1", "--sizes", "4K,1000003", "--channels", "1,2", "--nics", "2"];
+    let mut command = p2p(free_port(), &arguments);
+    let output = finish(command.env("TCPX_SOFT_ADDRESSES", "127.0.0.1,127.0.0.2").spawn().unwrap());
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("127.0.0.1, lo-127.0.0.2"), "{text}");
+    assert!(text.contains("on each of 2 NICs"), "{text}");
+}
+
+#[test]
+fn more_nics_than_there_are_is_an_error_that_says_how_to_make_more() {
+    says(&run(free_port(), &["--nics", "3"]), &["--nics 3", "has 1 here", "TCPX_SOFT_ADDRESSES"]);
+    let child = p2p(free_port(), &["--nics", "3"]).env("UCCL_TCPX_DEV", "0").spawn().unwrap();
+    says(&finish(child), &["--nics 3", "has 1 here", "UCCL_TCPX_DEV"]);
+}
+
+#[test]
+fn a_simulation_says_that_it_is_one_and_verifies_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    let arguments = ["--backend", "mock", "--sizes", "4K,1M", "--channels", "1,4", "--nics", "2"];
+    let output = run(free_port(), &[&arguments[..], &["--json", json.to_str().unwrap()]].concat());
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.starts_with("simulation: ") && text.contains("none is of this machine"), "{text}");
+    assert!(text.contains("verified: every byte of") && !text.contains("\nratio"), "{text}");
+    assert!(text.trim_end().ends_with("no ratio: plain TCP is not simulated"), "{text}");
+    let kept: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(kept["simulation"], true);
+    assert_eq!(kept["entries"].as_array().unwrap().len(), 4);
+    assert_eq!(run(free_port(), &arguments).stdout, output.stdout, "the same every time");
+}
+
+#[test]
+fn a_simulation_has_no_roles() {
+    let arguments = ["--backend", "mock", "--role", "server"];
+    says(&run(free_port(), &arguments), &["--role", "--backend mock"]);
+}
+
+#[test]
+fn the_choice_of_a_plugin_is_honoured() {
+    let short = ["--seconds", "1", "--sizes", "4K", "--channels", "1"];
+    let with = |arguments: &[&str], variables: &[(&str, &str)]| {
+        finish(p2p(free_port(), arguments).envs(variables.iter().copied()).spawn().unwrap())
+    };
+    says(
+        &with(&short, &[("UCCL_P2P_REQUIRE", "tcpx"), ("UCCL_P2P_TRANSPORT", "tcp")]),
+        &["UCCL_P2P_REQUIRE"],
+    );
+    let elsewhere = ("UCCL_TCPX_PLUGIN_PATH", "/nonexistent/libnccl-net-chosen.so");
+    let output = with(&short, &[("UCCL_P2P_TRANSPORT", "tcp"), elsewhere]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let named = [&short[..], &["--plugin", "/nonexistent/libnccl-net-named.so"]].concat();
+    says(&with(&named, &[("UCCL_P2P_TRANSPORT", "tcp"), elsewhere]), &["libnccl-net-named.so"]);
+}
+
+#[test]
 fn nobody_who_reads_is_no_panic() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("out.json");
@@ -177,6 +235,14 @@ fn two_ends_that_differ_refuse_each_other() {
     let client = with_nic(&["--role", "client", "--peer", "127.0.0.1"]);
     says(&finish(client), &["--congestion"]);
     says(&finish(server), &["--congestion"]);
+    let port = free_port();
+    let with_nics = |arguments: &[&str]| {
+        p2p(port, arguments).env("TCPX_SOFT_ADDRESSES", "127.0.0.1,127.0.0.2").spawn().unwrap()
+    };
+    let server = with_nics(&["--role", "server", "--listen", "127.0.0.1", "--nics", "2"]);
+    let client = with_nics(&["--role", "client", "--peer", "127.0.0.1"]);
+    says(&finish(client), &["--nics"]);
+    says(&finish(server), &["--nics"]);
 }
 
 #[test]

@@ -12,39 +12,43 @@ use indicatif::{ProgressBar, ProgressStyle};
 use p2p_memory::SharedHost;
 use tcpx_core::config::Config;
 
+use super::Options;
 use super::bootstrap::Peer;
 use super::content::Content;
-use super::link::{Link, Net, establish};
+use super::link::{Closing, Link, Opening};
+use super::net::Net;
 use super::output::{self, Kept};
+use super::ping_pong::Calling;
 use super::placement::Placement;
-use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, PINGS, Plan, SLICE};
+use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, Lanes, PINGS, Plan, SLICE};
 use super::report::{Calibrated, Comparison, Condition, Entry, Report};
+use super::transfer::{self, Sending};
 use super::words::{Answer, Command, Hello, Pass, Shape, VERSION, Welcome};
-use super::{Options, ping_pong, transfer};
 use crate::failure::{Doing, Failure};
 
 /// Runs everything and prints it.
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
     let began = Instant::now();
     let json = options.json.as_deref().map(Kept::new).transpose()?;
-    let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
-    if let Some(net) = &net {
-        check_sizes(options, net)?;
-    }
+    let net = if options.calibrate { None } else { Some(Net::tcpx(options, config)?) };
     let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
     let host = options.peer.as_deref().ok_or_else(|| Failure::new("--role client needs --peer"))?;
     let mut peer = Peer::find(host, port, patience)?;
     let Some(net) = net else { return calibrate(options, &mut peer, json.as_ref()) };
-    let mut session = Session::open(options, &net, peer, congestion)?;
+    let mut session = Session::open(options, net, peer, congestion)?;
     let plan = Plan::new(options.seconds);
-    let report = session.measure(options, &net, &plan, began);
+    let report = session.measure(options, &plan, began);
     session.bar.finish_and_clear();
     let report = report?;
     session.peer.say(&Command::End)?;
     // First of all: standard output may have nobody who reads it.
     json.map_or(Ok(()), |json| json.write(&report))?;
-    output::print(&format!("{report}{}\n", report.ratio_line()))
+    output::print(&format!("{report}{}\n", report.ratio_line()))?;
+    session.link.close();
+    // Everything is said, and the other end may be gone already.
+    let _ = session.link.drive(&mut Closing);
+    Ok(())
 }
 
 /// Names the running machine, so that both ends know whether they share its cores.
@@ -52,13 +56,20 @@ pub(super) fn machine() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-fn check_sizes(options: &Options, net: &Net) -> Result<(), Failure> {
-    let most = net.max_message();
+/// Numbers of channels that there are connections for: those to be measured, and one for ping-pongs.
+pub(super) fn groups(options: &Options) -> Vec<u16> {
+    let mut groups: Vec<u16> = options.channels.iter().copied().chain([1]).map(u16::from).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+fn check_sizes(options: &Options, link: &Link, net: &str) -> Result<(), Failure> {
+    let most = link.max_message();
     let asked = options.sizes.iter().copied().chain([COMPARED]).max().unwrap_or(COMPARED);
     if asked > most {
         return Err(Failure::new(format!(
-            "a message of {asked} bytes is longer than {most}, the most {} carries",
-            net.describe()
+            "a message of {asked} bytes is longer than {most}, the most {net} carries"
         )));
     }
     Ok(())
@@ -66,6 +77,8 @@ fn check_sizes(options: &Options, net: &Net) -> Result<(), Failure> {
 
 struct Session {
     peer: Peer,
+    /// The plugin and its NICs in words.
+    net: String,
     link: Link,
     content: Content,
     region: SharedHost,
@@ -85,48 +98,45 @@ struct Moved {
 impl Session {
     fn open(
         options: &Options,
-        net: &Net,
+        net: Net,
         mut peer: Peer,
         congestion: Option<String>,
     ) -> Result<Self, Failure> {
-        let channels = options.channels.iter().copied().max().unwrap_or(1).into();
-        let (back, listening) = net.listen(1)?;
+        let channels = groups(options);
         let size = plan::region(&options.sizes);
         let hello = Hello {
             version: VERSION,
-            back: back.into_iter().next().unwrap_or_default(),
-            channels,
+            channels: channels.clone(),
+            nics: net.rails.len(),
             region: size,
             congestion: congestion.clone(),
             machine: machine(),
             seed: seed(),
         };
         peer.say(&hello)?;
-        let (handles, there) = match peer.hear()? {
-            Welcome::Come { handles, machine } => (handles, machine),
+        let (addresses, there) = match peer.hear()? {
+            Welcome::Come { addresses, machine } => (addresses, machine),
             Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
         };
-        let comms = establish(listening, net.connect(&handles)?)?;
         let region = SharedHost::new(size).map_err(|error| Failure::new(error.to_string()))?;
-        let link = net.sending(comms, &region)?;
+        let name = net.describe();
+        let mut link = Link::new(net, &region, channels.len())?;
+        link.connect(&channels, &addresses)?;
+        link.drive(&mut Opening)?;
+        check_sizes(options, &link, &name)?;
+        link.receive_back()?;
         let content = Content::new(region.clone(), hello.seed);
         let probe = Probe::new().doing("reading which cores this process may use")?;
         let same_host = there == hello.machine;
         let bar = progress_bar();
-        Ok(Self { peer, link, content, region, probe, bar, congestion, same_host, passes: 0 })
+        Ok(Self { peer, net: name, link, content, region, probe, bar, congestion, same_host, passes: 0 })
     }
 
-    fn measure(
-        &mut self,
-        options: &Options,
-        net: &Net,
-        plan: &Plan,
-        began: Instant,
-    ) -> Result<Report, Failure> {
+    fn measure(&mut self, options: &Options, plan: &Plan, began: Instant) -> Result<Report, Failure> {
         let mut raw = self.open_raw()?;
         let mut report = Report {
-            plugin: net.describe(),
-            sockets: self.link.describe(),
+            plugin: self.net.clone(),
+            nics: self.link.rails(),
             congestion: raw.congestion().doing("reading the congestion control")?,
             same_host: self.same_host,
             ..Report::default()
@@ -142,7 +152,7 @@ impl Session {
             report.verified += self.verify(*size, *channels)?;
             self.bar.inc(1);
         }
-        self.scattered(net, 1, IN_FLIGHT + 1, true)?;
+        self.scattered(1, IN_FLIGHT + 1, true)?;
         let left = plan.matrix.saturating_sub(began.elapsed());
         for (index, (channels, size)) in combinations.iter().enumerate() {
             let each = plan.matrix.saturating_sub(began.elapsed()).max(left / 20)
@@ -151,20 +161,20 @@ impl Session {
             report.entries.push(self.timed(*size, *channels, each)?);
             self.bar.inc(1);
         }
-        self.compare(net, plan, began, &mut raw, &mut report)?;
+        self.compare(plan, began, &mut raw, &mut report)?;
         Ok(report)
     }
 
     /// A verified pass. Returns how many messages were checked.
     fn verify(&mut self, size: usize, channels: usize) -> Result<u64, Failure> {
-        let messages = plan::verified_messages(size, channels);
+        let messages = plan::verified_messages(size, self.lanes(channels));
         let pass = self.pass(size, channels, messages, true);
         self.run(&pass).map(|_| messages)
     }
 
     /// A timed pass of about `time`, after a short one that says how many messages that is.
     fn timed(&mut self, size: usize, channels: usize, time: Duration) -> Result<Entry, Failure> {
-        let few = self.pass(size, channels, 2 * plan::pass(size, channels, 0, false, 0).in_flight, false);
+        let few = self.pass(size, channels, 2 * plan::in_flight(size, self.lanes(channels)), false);
         let first = self.run(&few)?;
         // Writing, poisoning and checking what is rotated over takes about as long as three transfers of it.
         let messages = plan::timed_messages(few.messages, first.time, time / 2);
@@ -178,13 +188,12 @@ impl Session {
     /// Rounds of the product and of plain TCP in turn, until enough are of one state or time is over.
     fn compare(
         &mut self,
-        net: &Net,
         plan: &Plan,
         began: Instant,
         raw: &mut Sender,
         report: &mut Report,
     ) -> Result<(), Failure> {
-        let channels = report.best_channels(COMPARED).unwrap_or(1).min(self.link.data.len());
+        let channels = report.best_channels(COMPARED).unwrap_or(1);
         report.compared_channels = channels;
         self.bar.set_message("choosing the fastest plain TCP");
         let ranked = self.raw(false, |_| {
@@ -226,7 +235,7 @@ impl Session {
                 })?);
             }
             let product = product.map_or_else(|| self.compared(channels), Ok)?;
-            let scattered = self.scattered(net, channels, COMPARED_MESSAGES, false)?;
+            let scattered = self.scattered(channels, COMPARED_MESSAGES, false)?;
             let after = self.condition()?;
             let (ours, theirs) = self.ping_pongs(raw)?;
             report.comparisons.push(Comparison::new(
@@ -257,17 +266,17 @@ impl Session {
     /// The same bytes in slices all over the region; `None` where the plugin takes no lists.
     fn scattered(
         &mut self,
-        net: &Net,
         channels: usize,
         messages: u64,
         verified: bool,
     ) -> Result<Option<Entry>, Failure> {
         // As few messages as the plugin's lists allow.
         let pieces = COMPARED / SLICE;
-        if net.max_slices() < 2 {
+        let most = self.link.max_slices();
+        if most < 2 {
             return Ok(None);
         }
-        let cuts = pieces.div_ceil(net.max_slices()).next_power_of_two();
+        let cuts = pieces.div_ceil(most).next_power_of_two();
         let mut pass = self.pass(COMPARED / cuts, channels, messages * cuts as u64, verified);
         pass.shape = Shape::Scattered(SLICE);
         Ok(Some(self.run(&pass)?.entry))
@@ -278,7 +287,9 @@ impl Session {
         let _pinned = core.and_then(|core| cores::pin(core).ok());
         self.peer.say(&Command::PingPong { messages: PINGS })?;
         self.await_ready()?;
-        let ours = ping_pong::call(&mut self.link, &self.region, PINGS)?;
+        let mut calling = Calling::new(&self.region, PINGS);
+        self.link.drive_awake(&mut calling)?;
+        let ours = calling.latencies();
         let theirs = self.raw(true, |_| {
             let latencies = raw.ping_pong(PINGS).doing("measuring plain TCP")?;
             raw.pause().doing("measuring plain TCP")?;
@@ -303,9 +314,13 @@ impl Session {
         open_raw(&mut self.peer, self.congestion.clone(), working_set, IN_FLIGHT as usize, self.same_host)
     }
 
+    const fn lanes(&self, channels: usize) -> Lanes {
+        Lanes { channels, nics: self.link.rails() }
+    }
+
     fn pass(&mut self, size: usize, channels: usize, messages: u64, verified: bool) -> Pass {
         self.passes += 1;
-        let mut pass = plan::pass(size, channels, messages, verified, self.passes);
+        let mut pass = plan::pass(size, self.lanes(channels), messages, verified, self.passes);
         let slots = (self.region.len() / size) as u64;
         pass.in_flight = pass.in_flight.min(slots);
         pass
@@ -316,9 +331,9 @@ impl Session {
         self.peer.say(&Command::Pass(*pass))?;
         transfer::prepare_send(&mut self.content, pass, &placement)?;
         self.await_ready()?;
-        let sent = transfer::send(&mut self.link, &mut self.content, pass, &placement);
-        let sent = match sent {
-            Ok(sent) => sent,
+        let mut sending = Sending::new(&self.link, &mut self.content, pass, &placement)?;
+        let sent = match self.link.drive(&mut sending) {
+            Ok(()) => sending.seen(),
             // The server may know why.
             Err(failure) => {
                 return Err(match self.peer.hear() {
@@ -375,8 +390,8 @@ fn open_raw(
 fn calibrate(options: &Options, peer: &mut Peer, json: Option<&Kept>) -> Result<(), Failure> {
     let hello = Hello {
         version: VERSION,
-        back: Vec::new(),
-        channels: 0,
+        channels: Vec::new(),
+        nics: 0,
         region: 0,
         congestion: options.congestion.clone(),
         machine: machine(),

@@ -58,9 +58,8 @@ impl Content {
     fn slot_and_seed(&self, pass: &Pass, placement: &Placement, number: u64) -> (u64, u64) {
         let slot = number % placement.slots();
         let run = pattern::seed(self.run, 0, pass.number);
-        let channel = (number % pass.channels as u64) as usize;
-        let seed =
-            if pass.verified { pattern::seed(run, channel, number) } else { pattern::seed(run, 0, slot) };
+        let nic = (number % pass.nics as u64) as usize;
+        let seed = if pass.verified { pattern::seed(run, nic, number) } else { pattern::seed(run, 0, slot) };
         (slot, seed)
     }
 
@@ -91,9 +90,10 @@ fn outside(error: OutOfBounds) -> Failure {
 
 fn differs(pass: &Pass, number: u64, wrong: &Mismatch) -> Failure {
     Failure::new(format!(
-        "WRONG DATA: message {number} of {} bytes on channel {} of {}: {wrong}",
+        "WRONG DATA: message {number} of {} bytes on NIC {} of {}, with {} channels: {wrong}",
         pass.size,
-        number % pass.channels as u64,
+        number % pass.nics as u64,
+        pass.nics,
         pass.channels
     ))
 }
@@ -107,7 +107,7 @@ mod tests {
     const REGION: usize = 1 << 20;
 
     fn pass(shape: Shape, verified: bool) -> Pass {
-        Pass { size: 200_000, shape, channels: 2, messages: 9, in_flight: 3, verified, number: 4 }
+        Pass { size: 200_000, shape, channels: 1, nics: 2, messages: 9, in_flight: 3, verified, number: 4 }
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
             let (offset, _) = placement.ranges(7 % placement.slots()).last().expect("a slice");
             region.fill(offset + 5, 1, 0).expect("inside");
             let text = content.check(&pass, &placement, 7).expect_err("changed").to_string();
-            assert!(text.starts_with("WRONG DATA: message 7 of 200000 bytes on channel 1 of 2"), "{text}");
+            assert!(text.starts_with("WRONG DATA: message 7 of 200000 bytes on NIC 1 of 2"), "{text}");
             content.poison(&pass, &placement, 7).expect("it fits");
             assert!(
                 content.check(&pass, &placement, 7).expect_err("poisoned").to_string().contains("byte 0 ")

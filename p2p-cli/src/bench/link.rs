@@ -1,312 +1,479 @@
-//! The channels between the two ends: some from the client to the server, and one back for
-//! acknowledgements and small answers.
+//! The connections between the two ends: messages from the client to the server, and acknowledgements and small
+//! answers back on the same connections.
+//!
+//! For each number of channels that is measured there is one group of connections, one on each rail. Messages
+//! take turns over the rails; what goes back uses the first one.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use p2p_memory::SharedHost;
-use tcpx_core::config::{Config, DeviceSelector};
-use tcpx_core::{
-    Accept, Channel, ChannelId, ChannelSet, Completion, Connect, Connecting, Event, Handle, Listening,
-    Outcome, Plugin, Post, PostError, RecvComm, RegistrationId, SendComm, Slice, Source,
+use p2p_transport::{
+    Accepted, Address, ConnId, Error, Event, Events, ListenerId, Next, Now, Op, OpFault, Outcome, Rail,
+    RegionId, Slice, Stop, Token, Transport,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
-use super::Options;
+use super::net::{Clock, Net};
+use super::placement::Range;
 use crate::failure::{Doing, Failure};
 
 /// How long nothing may move before a pass is given up.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
-/// Bytes of a message on the back channel: a count for each channel.
-pub(super) const BACK_BYTES: usize = 8 * MOST_CHANNELS;
-/// Messages under way on the back channel at most.
-pub(super) const BACK_SLOTS: u64 = 8;
-/// Channels of a run at most.
-pub(super) const MOST_CHANNELS: usize = 16;
+/// Bytes of the longest message back.
+pub(super) const BACK_BYTES: usize = 128;
+/// Messages back under way in a group at most.
+const BACK_SLOTS: u64 = 8;
 /// One slot on its own cache lines.
 const BACK_STRIDE: usize = 256;
-const POLL: Duration = Duration::from_micros(200);
+/// Channels of a connection at most.
+pub(super) const MOST_CHANNELS: u16 = 16;
+/// Rails of a run at most.
+pub(super) const MOST_NICS: usize = 16;
+/// Marks the token of a message back, which has its group and its number there; the others are numbers of
+/// messages.
+const BACK: u64 = 1 << 63;
+const BACK_GROUP: u32 = 48;
+/// Longest sleep between two looks at the clock.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// The same where nothing wakes.
+const BLIND_SLEEP: Duration = Duration::from_micros(200);
+/// Polls of somebody who does not sleep between two looks for silence.
+const POLLS: u32 = 1 << 14;
 
-/// The plugin and the devices to use, in turn.
+/// An operation that ended well, with the length that the transport knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Done {
+    /// The message with this number.
+    Data(u64, u32),
+    /// The message back with this number, of the group that works.
+    Back(u64, u32),
+}
+
+/// Work on a link that goes on step by step, so that one thread can do that of both ends.
+pub(super) trait Work {
+    /// Submits what can be.
+    fn submit(&mut self, link: &mut Link) -> Result<(), Failure>;
+    /// Something ended.
+    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure>;
+    /// Whether nothing is left to do.
+    fn is_over(&self, link: &Link) -> bool;
+}
+
+/// Connections of one number of channels.
 #[derive(Debug)]
-pub(super) struct Net {
-    plugin: Arc<Plugin>,
-    devices: Vec<usize>,
+struct Group {
+    channels: u16,
+    conns: Vec<ConnId>,
+    /// Where its part of the memory for messages back begins.
+    back_at: usize,
+    /// Messages back submitted, and ended.
+    back_posted: u64,
+    back_ended: u64,
 }
 
 /// Everything open.
-#[derive(Debug)]
 pub(super) struct Link {
-    pub(super) set: ChannelSet,
-    /// Channels from the client to the server, with the region's registration on each.
-    pub(super) data: Vec<(ChannelId, RegistrationId)>,
-    pub(super) back: ChannelId,
-    back_registration: RegistrationId,
+    transport: Box<dyn Transport>,
+    clock: Clock,
+    rails: Vec<Rail>,
+    groups: Vec<Group>,
+    listeners: Vec<(u16, Vec<ListenerId>)>,
+    /// The memory of messages, by rail.
+    regions: Vec<RegionId>,
+    back_region: RegionId,
     back_memory: SharedHost,
-    /// Messages posted on the back channel so far.
-    back_posted: u64,
-    /// Filled by rounds; kept, so that no pass allocates.
-    events: Vec<(ChannelId, Event)>,
-}
-
-impl Net {
-    pub(super) fn open(options: &Options, config: &Config) -> Result<Self, Failure> {
-        let chosen = &config.plugin_path;
-        let file = options.plugin.clone().or_else(|| chosen.is_from_user().then(|| chosen.value.clone()));
-        let source = file.map_or_else(|| Source::Static(tcpx_soft::plugin()), Source::File);
-        let plugin = Plugin::open(source, config).map_err(|error| Failure::new(error.to_string()))?;
-        let devices = match &config.device.value {
-            Some(choice) => {
-                choice.selectors().iter().map(|one| find(&plugin, one)).collect::<Result<_, _>>()?
-            }
-            None => vec![0],
-        };
-        if plugin.devices().is_empty() {
-            return Err(Failure::new(format!(
-                "net plugin {} found no NIC; the soft plugin takes addresses from TCPX_SOFT_ADDRESSES",
-                plugin.name()
-            )));
-        }
-        Ok(Self { plugin, devices })
-    }
-
-    /// The plugin, its version and its NICs in a line.
-    pub(super) fn describe(&self) -> String {
-        let names: Vec<&str> =
-            self.devices.iter().map(|device| self.plugin.devices()[*device].name).collect();
-        format!("{} {} on {}", self.plugin.name(), self.plugin.version(), names.join(", "))
-    }
-
-    pub(super) fn max_slices(&self) -> usize {
-        self.plugin.max_slices()
-    }
-
-    /// Longest message that every chosen device carries.
-    pub(super) fn max_message(&self) -> usize {
-        self.devices.iter().map(|device| self.plugin.devices()[*device].max_message).min().unwrap_or(0)
-    }
-
-    pub(super) fn listen(&self, count: usize) -> Result<(Vec<Vec<u8>>, Vec<Listening>), Failure> {
-        let deadline = Instant::now() + self.plugin.connect_timeout();
-        let mut handles = Vec::with_capacity(count);
-        let mut listening = Vec::with_capacity(count);
-        for index in 0..count {
-            let device = self.devices[index % self.devices.len()];
-            let (handle, one) = self.plugin.listen(device, deadline).doing("listening")?;
-            handles.push(handle.as_bytes().to_vec());
-            listening.push(one);
-        }
-        Ok((handles, listening))
-    }
-
-    pub(super) fn connect(&self, handles: &[Vec<u8>]) -> Result<Vec<Connecting>, Failure> {
-        let deadline = Instant::now() + self.plugin.connect_timeout();
-        let connect = |(index, bytes): (usize, &Vec<u8>)| {
-            let bytes: [u8; Handle::BYTES] = bytes.as_slice().try_into().map_err(|_| {
-                Failure::peer(format!("the other end sent a handle of {} bytes", bytes.len()))
-            })?;
-            let device = self.devices[index % self.devices.len()];
-            self.plugin.connect(device, &Handle::new(bytes), deadline).doing("connecting")
-        };
-        handles.iter().enumerate().map(connect).collect()
-    }
-
-    /// The client's side of a link.
-    pub(super) fn sending(
-        &self,
-        (sends, receives): (Vec<SendComm>, Vec<RecvComm>),
-        region: &SharedHost,
-    ) -> Result<Link, Failure> {
-        let data = sends.into_iter().map(|comm| Channel::sending(comm, self.plugin.send_window()));
-        let back =
-            receives.into_iter().map(|comm| Channel::receiving(comm, self.plugin.recv_window())).next();
-        let mut link = Link::new(&self.plugin, data, back, region)?;
-        while link.back_posted < BACK_SLOTS {
-            link.post_back(BACK_BYTES)?;
-        }
-        Ok(link)
-    }
-
-    /// The server's side of a link.
-    pub(super) fn receiving(
-        &self,
-        (sends, receives): (Vec<SendComm>, Vec<RecvComm>),
-        region: &SharedHost,
-    ) -> Result<Link, Failure> {
-        let data = receives.into_iter().map(|comm| Channel::receiving(comm, self.plugin.recv_window()));
-        let back = sends.into_iter().map(|comm| Channel::sending(comm, self.plugin.send_window())).next();
-        Link::new(&self.plugin, data, back, region)
-    }
-}
-
-fn find(plugin: &Plugin, selector: &DeviceSelector) -> Result<usize, Failure> {
-    let device = plugin.devices().iter().find(|device| match selector {
-        DeviceSelector::Index(index) => device.index == *index,
-        DeviceSelector::Name(name) => device.name == name,
-    });
-    device.map(|device| device.index).ok_or_else(|| {
-        let names: Vec<&str> = plugin.devices().iter().map(|device| device.name).collect();
-        Failure::new(format!("UCCL_TCPX_DEV names {selector:?}; the plugin has {}", names.join(", ")))
-    })
-}
-
-/// Polls all listeners and connects of one end until each has a comm or its deadline passes.
-pub(super) fn establish(
-    listening: Vec<Listening>,
-    connecting: Vec<Connecting>,
-) -> Result<(Vec<SendComm>, Vec<RecvComm>), Failure> {
-    let mut accepts: Vec<Option<Accept>> =
-        listening.into_iter().map(|one| Some(Accept::Pending(one))).collect();
-    let mut connects: Vec<Option<Connect>> =
-        connecting.into_iter().map(|one| Some(Connect::Pending(one))).collect();
-    loop {
-        let now = Instant::now();
-        let mut pending = 0;
-        for one in &mut accepts {
-            *one = match one.take() {
-                Some(Accept::Pending(listening)) => Some(listening.poll(now)),
-                over => over,
-            };
-            pending += usize::from(matches!(one, Some(Accept::Pending(_))));
-        }
-        for one in &mut connects {
-            *one = match one.take() {
-                Some(Connect::Pending(connecting)) => Some(connecting.poll(now)),
-                over => over,
-            };
-            pending += usize::from(matches!(one, Some(Connect::Pending(_))));
-        }
-        if pending == 0 {
-            break;
-        }
-        std::thread::sleep(POLL);
-    }
-    let mut comms = (Vec::new(), Vec::new());
-    for connect in connects.into_iter().flatten() {
-        match connect {
-            Connect::Ready(comm) => comms.0.push(comm),
-            Connect::Failed(error) => return Err(error).doing("connecting"),
-            Connect::Pending(_) => {}
-        }
-    }
-    for accept in accepts.into_iter().flatten() {
-        match accept {
-            Accept::Ready(comm) => comms.1.push(comm),
-            Accept::Failed(error) => return Err(error).doing("accepting"),
-            Accept::Pending(_) => {}
-        }
-    }
-    Ok(comms)
+    /// Connections that are open.
+    open: usize,
+    closing: bool,
+    events: Events,
+    slices: Vec<Slice>,
 }
 
 impl Link {
-    fn new(
-        plugin: &Arc<Plugin>,
-        data: impl Iterator<Item = Result<Channel, tcpx_core::Error>>,
-        back: Option<Result<Channel, tcpx_core::Error>>,
-        region: &SharedHost,
-    ) -> Result<Self, Failure> {
-        let mut set = ChannelSet::new(plugin.clone()).doing("making a set of channels")?;
-        let mut add = |channel: Result<Channel, tcpx_core::Error>, memory: &SharedHost| {
-            let mut channel = channel.doing("making a channel")?.with_silence_limit(SILENCE);
-            let registration = channel.register(Box::new(memory.clone()));
-            let registration = registration.map_err(|refused| Failure::new(refused.to_string()))?;
-            let id = set.insert(channel).doing("making a set of channels")?;
-            Ok::<_, Failure>((id, registration))
+    /// Registers `region` on every rail, and memory for messages back of as many groups as there will be.
+    pub(super) fn new(net: Net, region: &SharedHost, groups: usize) -> Result<Self, Failure> {
+        let Net { mut transport, clock, rails, .. } = net;
+        let mut register = |rail: &Rail, memory: &SharedHost| {
+            let registered = transport.register(rail.nic, Box::new(memory.clone()));
+            registered.map_err(|refused| refused.error).doing("registering memory")
         };
-        let data = data.map(|channel| add(channel, region)).collect::<Result<Vec<_>, _>>()?;
-        let back_memory = SharedHost::new(BACK_STRIDE * BACK_SLOTS as usize)
+        let regions = rails.iter().map(|rail| register(rail, region)).collect::<Result<Vec<_>, _>>()?;
+        let back_memory = SharedHost::new(BACK_STRIDE * BACK_SLOTS as usize * groups.max(1))
             .map_err(|error| Failure::new(error.to_string()))?;
-        let back = back.ok_or_else(|| Failure::peer("the other end opened no channel back"))?;
-        let (back, back_registration) = add(back, &back_memory)?;
-        let events = Vec::with_capacity(64);
-        Ok(Self { set, data, back, back_registration, back_memory, back_posted: 0, events })
+        let first = rails.first().ok_or_else(|| Failure::new("there is no NIC"))?;
+        let back_region = register(first, &back_memory)?;
+        Ok(Self {
+            transport,
+            clock,
+            rails,
+            groups: Vec::with_capacity(groups),
+            listeners: Vec::new(),
+            regions,
+            back_region,
+            back_memory,
+            open: 0,
+            closing: false,
+            events: Events::with_capacity(64),
+            slices: Vec::new(),
+        })
     }
 
-    /// What the plugin says about its sockets.
-    pub(super) fn describe(&mut self) -> Option<String> {
-        let (id, _) = *self.data.first()?;
-        self.set.channel(id).ok()?.describe()
+    /// Listens for a group of each number of channels; returns the addresses, by group and rail.
+    pub(super) fn listen(&mut self, channels: &[u16]) -> Result<Vec<Vec<Vec<u8>>>, Failure> {
+        let mut addresses = Vec::new();
+        for &channels in channels {
+            let mut of_group = Vec::new();
+            let mut listeners = Vec::new();
+            for rail in &self.rails {
+                let (listener, address) =
+                    self.transport.listen(Rail { channels, ..*rail }).doing("listening")?;
+                listeners.push(listener);
+                of_group.push(address.as_bytes().to_vec());
+            }
+            self.listeners.push((channels, listeners));
+            addresses.push(of_group);
+        }
+        Ok(addresses)
     }
 
-    /// Posts a message on a channel, if there is room.
-    pub(super) fn post(
+    /// Waits for the peer at every address that was handed out.
+    pub(super) fn accept(&mut self) -> Result<(), Failure> {
+        for (channels, listeners) in std::mem::take(&mut self.listeners) {
+            let accept = |listener| self.transport.accept(listener);
+            let conns = listeners.into_iter().map(accept).collect::<Result<Vec<_>, _>>();
+            self.add_group(channels, conns.doing("accepting")?);
+        }
+        Ok(())
+    }
+
+    /// Connects a group of each number of channels to the peer's addresses.
+    pub(super) fn connect(&mut self, channels: &[u16], addresses: &[Vec<Vec<u8>>]) -> Result<(), Failure> {
+        let strange = || Failure::peer("the other end sent other addresses than it was asked for");
+        if addresses.len() != channels.len() {
+            return Err(strange());
+        }
+        for (&channels, of_group) in channels.iter().zip(addresses) {
+            if of_group.len() != self.rails.len() {
+                return Err(strange());
+            }
+            let mut conns = Vec::new();
+            for (rail, bytes) in self.rails.iter().zip(of_group) {
+                let address = Address::new(bytes).map_err(|error| Failure::peer(error.to_string()))?;
+                let rail = Rail { channels, ..*rail };
+                conns.push(self.transport.connect(rail, &address).doing("connecting")?);
+            }
+            self.add_group(channels, conns);
+        }
+        Ok(())
+    }
+
+    fn add_group(&mut self, channels: u16, conns: Vec<ConnId>) {
+        let back_at = self.groups.len() * BACK_STRIDE * BACK_SLOTS as usize;
+        self.groups.push(Group { channels, conns, back_at, back_posted: 0, back_ended: 0 });
+    }
+
+    /// Receives acknowledgements and answers from here on, in every group.
+    pub(super) fn receive_back(&mut self) -> Result<(), Failure> {
+        for group in 0..self.groups.len() {
+            for _ in 0..BACK_SLOTS {
+                self.recv_back(group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rails, over which messages take turns.
+    pub(super) const fn rails(&self) -> usize {
+        self.rails.len()
+    }
+
+    /// The group with this number of channels.
+    pub(super) fn group(&self, channels: usize) -> Option<usize> {
+        self.groups.iter().position(|group| usize::from(group.channels) == channels)
+    }
+
+    /// Longest message that every connection carries.
+    pub(super) fn max_message(&self) -> usize {
+        self.limit(|limits| limits.max_message as usize)
+    }
+
+    /// Slices that every connection takes for a message.
+    pub(super) fn max_slices(&self) -> usize {
+        self.limit(|limits| usize::from(limits.max_slices))
+    }
+
+    fn limit(&self, of: impl Fn(&p2p_transport::Limits) -> usize) -> usize {
+        let conns = self.groups.iter().flat_map(|group| &group.conns);
+        conns.filter_map(|conn| self.transport.limits(*conn)).map(of).min().unwrap_or(0)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now().0
+    }
+
+    /// Sends a message that lies in these ranges over a rail. False if there is no room.
+    pub(super) fn send(
         &mut self,
-        id: ChannelId,
-        token: u64,
-        slices: &[Slice],
-        now: Instant,
+        group: usize,
+        rail: usize,
+        number: u64,
+        ranges: impl Iterator<Item = Range>,
     ) -> Result<bool, Failure> {
-        accepted(self.set.post(id, token, slices, now))
+        let conn = self.cut(group, rail, ranges);
+        let accepted = self.transport.send(conn, Token(number), &self.slices);
+        self.accepted(conn, accepted)
     }
 
-    /// Posts the next message of `length` bytes on the back channel, if there is room.
-    pub(super) fn post_back(&mut self, length: usize) -> Result<bool, Failure> {
-        let offset = (self.back_posted % BACK_SLOTS) as usize * BACK_STRIDE;
-        let slice = Slice { registration: self.back_registration, offset, length };
-        let posted = accepted(self.set.post(self.back, self.back_posted, &[slice], Instant::now()))?;
-        self.back_posted += u64::from(posted);
+    /// Receives a message into these ranges over a rail. False if there is no room.
+    pub(super) fn recv(
+        &mut self,
+        group: usize,
+        rail: usize,
+        number: u64,
+        ranges: impl Iterator<Item = Range>,
+    ) -> Result<bool, Failure> {
+        let conn = self.cut(group, rail, ranges);
+        let accepted = self.transport.recv(conn, Token(number), &self.slices);
+        self.accepted(conn, accepted)
+    }
+
+    fn cut(&mut self, group: usize, rail: usize, ranges: impl Iterator<Item = Range>) -> ConnId {
+        let region = self.regions[rail];
+        let slice = |(offset, length)| Slice { region, offset: offset as u64, len: length as u32 };
+        self.slices.clear();
+        self.slices.extend(ranges.map(slice));
+        self.groups[group].conns[rail]
+    }
+
+    /// Sends `bytes` back, if there is room.
+    pub(super) fn send_back(&mut self, group: usize, bytes: &[u8]) -> Result<bool, Failure> {
+        if self.backs_under_way(group) >= BACK_SLOTS {
+            return Ok(false);
+        }
+        let (offset, number) = self.next_back(group);
+        self.back_memory.copy_in(offset, bytes).map_err(|error| Failure::new(error.to_string()))?;
+        let from = [Slice { region: self.back_region, offset: offset as u64, len: bytes.len() as u32 }];
+        self.submit_back(group, Op::Send { token: back_token(group, number), from: &from })
+    }
+
+    /// Receives the next message back.
+    pub(super) fn recv_back(&mut self, group: usize) -> Result<bool, Failure> {
+        let (offset, number) = self.next_back(group);
+        let into = [Slice { region: self.back_region, offset: offset as u64, len: BACK_BYTES as u32 }];
+        self.submit_back(group, Op::Recv { token: back_token(group, number), into: &into })
+    }
+
+    fn next_back(&self, group: usize) -> (usize, u64) {
+        let Group { back_at, back_posted, .. } = self.groups[group];
+        (back_at + (back_posted % BACK_SLOTS) as usize * BACK_STRIDE, back_posted)
+    }
+
+    fn submit_back(&mut self, group: usize, op: Op<'_>) -> Result<bool, Failure> {
+        let conn = self.groups[group].conns[0];
+        let accepted = self.transport.submit(conn, &[op]);
+        let posted = self.accepted(conn, accepted)?;
+        self.groups[group].back_posted += u64::from(posted);
         Ok(posted)
     }
 
-    /// Writes `bytes` where the next message of the back channel is sent from, and posts it, if there is room.
-    pub(super) fn send_back(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
-        if self.set.channel(self.back).is_ok_and(|back| back.in_flight() + back.held() >= BACK_SLOTS as usize)
-        {
-            return Ok(false);
-        }
-        let offset = (self.back_posted % BACK_SLOTS) as usize * BACK_STRIDE;
-        self.back_memory.copy_in(offset, bytes).map_err(|error| Failure::new(error.to_string()))?;
-        self.post_back(bytes.len())
+    /// Messages back that were submitted in a group and have not ended.
+    pub(super) fn backs_under_way(&self, group: usize) -> u64 {
+        let Group { back_posted, back_ended, .. } = self.groups[group];
+        back_posted - back_ended
     }
 
-    /// Reads what arrived as message `token` of the back channel.
-    pub(super) fn read_back(&self, token: u64, bytes: &mut [u8]) -> Result<(), Failure> {
-        let offset = (token % BACK_SLOTS) as usize * BACK_STRIDE;
+    /// Reads what arrived as message back `number` of a group.
+    pub(super) fn read_back(&self, group: usize, number: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        let offset = self.groups[group].back_at + (number % BACK_SLOTS) as usize * BACK_STRIDE;
         self.back_memory.copy_out(offset, bytes).map_err(|error| Failure::new(error.to_string()))
     }
 
-    /// Sleeps until something ended and hands out what did. An error if nothing does for [`SILENCE`].
-    pub(super) fn wait(
-        &mut self,
-        mut each: impl FnMut(&mut Self, ChannelId, Completion) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        let waited = self.set.wait(Instant::now() + SILENCE, |id, event| events.push((id, event)));
-        let round = waited.doing("waiting for a transfer")?;
-        if round.events == 0 && events.is_empty() {
-            let text = format!(
-                "nothing moved for {} s: the other end is stopped or its host is gone",
-                SILENCE.as_secs()
-            );
-            return Err(Failure::peer(text));
+    /// Checks the length with which a message of `size` bytes arrived where there was room for `posted`.
+    pub(super) fn whole(&self, len: u32, size: usize, posted: usize) -> Result<(), Failure> {
+        let len = len as usize;
+        // A transport that does not check lengths says what was posted.
+        if len == size || (len == posted && !self.checks_length()) {
+            return Ok(());
         }
-        for (id, event) in events.drain(..) {
-            match event {
-                Event::Completed(completion) => each(self, id, completion)?,
-                Event::Failed(fault) => return Err(Failure::peer(fault.to_string())),
+        Err(Failure::new(format!("WRONG DATA: {len} bytes arrived of a message of {size}")))
+    }
+
+    fn checks_length(&self) -> bool {
+        let first = self.groups.first().and_then(|group| group.conns.first());
+        first.and_then(|conn| self.transport.limits(*conn)).is_none_or(|limits| limits.checks_length)
+    }
+
+    fn accepted(&self, conn: ConnId, accepted: Accepted) -> Result<bool, Failure> {
+        match accepted.stopped {
+            None => Ok(true),
+            Some(Stop::Busy) => Ok(false),
+            Some(Stop::Closed) => Err(self.lost(conn)),
+        }
+    }
+
+    fn lost(&self, conn: ConnId) -> Failure {
+        let why = self.transport.why(conn);
+        Failure::peer(why.map_or_else(|| "the connection is closed".to_owned(), Error::to_string))
+    }
+
+    /// Does work until it is over, asleep while nothing moves.
+    pub(super) fn drive(&mut self, work: &mut impl Work) -> Result<(), Failure> {
+        loop {
+            work.submit(self)?;
+            if work.is_over(self) {
+                return Ok(());
+            }
+            self.wait(work)?;
+        }
+    }
+
+    /// Does work until it is over, without ever sleeping.
+    pub(super) fn drive_awake(&mut self, work: &mut impl Work) -> Result<(), Failure> {
+        let mut begin = self.now();
+        let mut polls = 0_u32;
+        loop {
+            work.submit(self)?;
+            if work.is_over(self) {
+                return Ok(());
+            }
+            let (_, moved) = self.poll(work)?;
+            polls += 1;
+            if moved {
+                polls = 0;
+                begin = self.now();
+            } else if polls.is_multiple_of(POLLS) && self.now() - begin > SILENCE {
+                return Err(silent());
+            }
+        }
+    }
+
+    /// Sleeps until something moved. An error if nothing does for [`SILENCE`].
+    fn wait(&mut self, work: &mut impl Work) -> Result<(), Failure> {
+        let begin = self.now();
+        loop {
+            let (next, moved) = self.poll(work)?;
+            if moved {
+                return Ok(());
+            }
+            match next {
+                Next::Again => {}
+                Next::Spin => thread::yield_now(),
+                Next::Wait(until) | Next::Idle(until) => self.sleep(until)?,
+            }
+            if self.now() - begin > SILENCE {
+                return Err(silent());
+            }
+        }
+    }
+
+    /// Polls once, and says whether there was an event.
+    pub(super) fn poll(&mut self, work: &mut impl Work) -> Result<(Next, bool), Failure> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let next = self.transport.poll(self.clock.now(), &mut events);
+        let moved = !events.as_slice().is_empty();
+        for event in events.drain() {
+            if let Some(done) = self.take(event)? {
+                work.take(self, done)?;
             }
         }
         self.events = events;
+        Ok((next, moved))
+    }
+
+    fn take(&mut self, event: Event) -> Result<Option<Done>, Failure> {
+        match event {
+            Event::Connected(_) => self.open += 1,
+            Event::Completed { .. } | Event::Closed(_) if self.closing => {
+                self.open -= usize::from(matches!(event, Event::Closed(_)));
+            }
+            Event::Closed(conn) => return Err(self.lost(conn)),
+            Event::Completed { conn, token: Token(token), outcome } => match outcome {
+                Outcome::Done { len } if token & BACK == 0 => return Ok(Some(Done::Data(token, len))),
+                Outcome::Done { len } => {
+                    let group = (token ^ BACK) >> BACK_GROUP;
+                    self.groups[group as usize].back_ended += 1;
+                    return Ok(Some(Done::Back(token & ((1 << BACK_GROUP) - 1), len)));
+                }
+                Outcome::ConnLost => return Err(self.lost(conn)),
+                Outcome::Failed(OpFault::Truncated) => {
+                    return Err(Failure::new("WRONG DATA: a message is longer than was agreed"));
+                }
+                Outcome::Failed(fault) => return Err(Failure::new(fault.to_string())),
+                Outcome::Cancelled => return Err(Failure::new("an operation was withdrawn by nobody")),
+                _ => return Err(Failure::new("an operation ended in an unknown way")),
+            },
+            // Nothing is retired, and nothing is written one-sidedly.
+            Event::Retired(_) | Event::Notified { .. } | _ => {}
+        }
+        Ok(None)
+    }
+
+    fn sleep(&self, until: Option<Now>) -> Result<(), Failure> {
+        let left = until.map_or(LONGEST_SLEEP, |until| until.0.saturating_sub(self.now()));
+        let left = left.min(LONGEST_SLEEP);
+        let Some(file) = self.transport.wait_fd() else {
+            thread::sleep(left.min(BLIND_SLEEP));
+            return Ok(());
+        };
+        let time = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(Failure::new(format!("sleeping: {error}"))),
+        }
+    }
+
+    /// Begins to close all connections; [`Closing`] waits for the end.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        for conn in self.groups.iter().flat_map(|group| &group.conns) {
+            // One that the other end has closed already is closed as well.
+            let _ = self.transport.close(*conn);
+        }
+    }
+}
+
+/// Waits until every connection is open.
+pub(super) struct Opening;
+
+impl Work for Opening {
+    fn submit(&mut self, _: &mut Link) -> Result<(), Failure> {
         Ok(())
     }
-}
 
-/// Checks how an operation ended.
-pub(super) fn whole(completion: &Completion, size: usize) -> Result<(), Failure> {
-    match completion.outcome {
-        Outcome::Done { length } if length.is_none_or(|length| length == size) => Ok(()),
-        Outcome::Done { length } => {
-            Err(Failure::new(format!("WRONG DATA: {length:?} bytes arrived of a message of {size}")))
-        }
-        Outcome::Failed(fault) => Err(Failure::new(fault.to_string())),
+    fn take(&mut self, _: &mut Link, _: Done) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_over(&self, link: &Link) -> bool {
+        link.open == link.groups.len() * link.rails.len()
     }
 }
 
-fn accepted(post: Result<Post, PostError>) -> Result<bool, Failure> {
-    match post {
-        Ok(post) => Ok(post == Post::Accepted),
-        Err(PostError::Misuse(misuse)) => Err(Failure::new(misuse.to_string())),
-        Err(PostError::Fault(fault)) => Err(Failure::peer(fault.to_string())),
+/// Waits until every connection is closed.
+pub(super) struct Closing;
+
+impl Work for Closing {
+    fn submit(&mut self, _: &mut Link) -> Result<(), Failure> {
+        Ok(())
     }
+
+    fn take(&mut self, _: &mut Link, _: Done) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn is_over(&self, link: &Link) -> bool {
+        link.open == 0
+    }
+}
+
+const fn back_token(group: usize, number: u64) -> Token {
+    Token(BACK | (group as u64) << BACK_GROUP | number)
+}
+
+fn silent() -> Failure {
+    let text =
+        format!("nothing moved for {} s: the other end is stopped or its host is gone", SILENCE.as_secs());
+    Failure::peer(text)
 }

@@ -1,9 +1,12 @@
 //! `p2p bench`: verified bytes between two processes, and their speed beside plain TCP's.
 
+mod arrived;
 mod bootstrap;
 mod client;
 mod content;
 mod link;
+mod mock;
+mod net;
 mod options;
 mod output;
 mod ping_pong;
@@ -24,7 +27,7 @@ use tcpx_core::config::Config;
 
 use crate::failure::{Doing, Failure};
 pub(crate) use options::Options;
-use options::Role;
+use options::{Backend, Role};
 
 /// The soft plugin's congestion control.
 const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
@@ -32,6 +35,10 @@ const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
 /// Runs one end, or starts both.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     options.check_role()?;
+    options.check_backend()?;
+    if options.backend == Backend::Mock {
+        return mock::run(options);
+    }
     let config = Config::from_process().map_err(|error| Failure::new(error.to_string()))?;
     let Some(role) = options.role else {
         options.congestion.as_deref().map_or(Ok(()), check_congestion)?;

@@ -16,6 +16,15 @@ pub(crate) enum Role {
     Client,
 }
 
+/// What moves the bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Backend {
+    /// A net plugin: the real one, or the soft one over plain TCP
+    Tcpx,
+    /// A simulation in virtual time, in this process; its figures are of a model and not of this machine
+    Mock,
+}
+
 /// Without --role, both ends are started on this machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -25,10 +34,17 @@ pub(crate) struct Options {
     /// Host name or address of the server
     #[arg(long, value_name = "HOST", required_if_eq("role", "client"))]
     pub(crate) peer: Option<String>,
-    /// File of a net plugin, instead of UCCL_TCPX_PLUGIN_PATH or the embedded one
+    /// File of a net plugin, whatever UCCL_TCPX_PLUGIN_PATH and UCCL_P2P_TRANSPORT say
     #[arg(long, value_name = "FILE")]
     pub(crate) plugin: Option<PathBuf>,
-    /// Numbers of channels to measure, 1 to 16 each
+    /// What moves the bytes
+    #[arg(long, value_enum, default_value = "tcpx")]
+    pub(crate) backend: Backend,
+    /// NICs to use, with a connection each, over which messages take turns; without it, one, or those of
+    /// UCCL_TCPX_DEV
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) nics: Option<u8>,
+    /// Numbers of channels of a connection to measure, 1 to 16 each
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) channels: Vec<u8>,
     /// Message sizes, such as 64K, 4M; at most 1G
@@ -58,6 +74,20 @@ impl Options {
     /// Whether another `p2p` started this one and watches it.
     pub(crate) const fn is_child(&self) -> bool {
         self.child
+    }
+
+    /// Whether nothing is asked of the simulation that it does not have.
+    pub(crate) fn check_backend(&self) -> Result<(), Failure> {
+        let wrong = [
+            (self.role.is_some(), "--role", "both ends of a simulation are in this process"),
+            (self.plugin.is_some(), "--plugin", "a simulation has no net plugin"),
+            (self.congestion.is_some(), "--congestion", "a simulation has no sockets"),
+            (self.calibrate, "--calibrate", "a simulation has no plain TCP"),
+        ];
+        let wrong = wrong.into_iter().find(|(given, ..)| self.backend == Backend::Mock && *given);
+        wrong.map_or(Ok(()), |(_, name, why)| {
+            Err(Failure::new(format!("{name} does not go with --backend mock: {why}; leave it out")))
+        })
     }
 
     /// Whether each address is of the end that this process is.
@@ -148,12 +178,28 @@ mod tests {
     }
 
     #[test]
+    fn a_simulation_has_no_sockets_and_no_roles() {
+        for line in
+            [&["--role", "server"][..], &["--plugin", "x.so"], &["--congestion", "cubic"], &["--calibrate"]]
+        {
+            let line = [&["--backend", "mock"], line].concat();
+            let text = parse(&line).expect("clap takes it").check_backend().expect_err("refused").to_string();
+            assert!(text.starts_with(line[2]) && text.contains("--backend mock"), "{text}");
+            parse(&line[2..]).expect("clap takes it").check_backend().expect("tcpx has them");
+        }
+        let mock = parse(&["--backend", "mock", "--nics", "4"]).expect("clap takes it");
+        mock.check_backend().expect("a simulation has NICs");
+    }
+
+    #[test]
     fn a_client_needs_a_peer_and_numbers_have_ranges() {
         assert!(parse(&["--role", "client"]).is_err());
         assert!(parse(&["--role", "client", "--peer", "host"]).is_ok());
         assert!(parse(&["--role", "server"]).is_ok());
         assert!(parse(&["--channels", "0"]).is_err());
         assert!(parse(&["--channels", "17"]).is_err());
+        assert!(parse(&["--nics", "0"]).is_err());
+        assert!(parse(&["--nics", "17"]).is_err());
         assert!(parse(&["--seconds", "0"]).is_err());
         assert_eq!(parse(&["--channels", "2", "--sizes", "1K,2K"]).expect("good").sizes, [1024, 2048]);
     }

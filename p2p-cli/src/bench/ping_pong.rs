@@ -1,102 +1,137 @@
-//! Small messages to and fro, both ends polling without blocking in the calling thread.
+//! Small messages to and fro, over one connection, both ends polling without blocking in the calling thread.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use benches::raw_tcp::PING_BYTES;
 use benches::statistics::Latencies;
 use p2p_memory::SharedHost;
-use tcpx_core::{ChannelId, Completion, Release, Slice};
 
-use super::link::{BACK_BYTES, Link, SILENCE, whole};
+use super::link::{BACK_BYTES, Done, Link, Work};
+use super::placement::Range;
 use crate::failure::Failure;
 
-/// Messages may be posted in this many places of the region, so that one is written while another lies.
+/// Messages may lie in this many places of the region, so that one is written while another lies.
 const PLACES: u64 = 8;
 const PLACE: usize = 4096;
-/// Polls between two looks at the clock for silence.
-const POLLS: u32 = 1 << 14;
+/// The group with the fewest channels, and its first rail.
+const GROUP: usize = 0;
+const RAIL: usize = 0;
 
 /// Sends messages, each after the answer to the one before it, and times each round trip.
-pub(super) fn call(link: &mut Link, region: &SharedHost, messages: u64) -> Result<Latencies, Failure> {
-    let mut latencies = Latencies::with_capacity(messages as usize);
-    let id = link.data[0].0;
-    let mut answer = [0; PING_BYTES];
-    for number in 0..messages {
-        let message = [number as u8; PING_BYTES];
-        region.copy_in(place(number), &message).map_err(|error| Failure::new(error.to_string()))?;
-        let slice = small(link, number);
-        let start = Instant::now();
-        if !link.post(id, number, &[slice], start)? {
-            return Err(Failure::new("a channel with nothing under way takes no message"));
-        }
-        let completion = poll(link, link.back)?;
-        latencies.add(start.elapsed());
-        whole(&completion, PING_BYTES)?;
-        link.read_back(completion.token, &mut answer)?;
-        if answer != message {
-            return Err(Failure::new(format!("WRONG DATA: answer {number} of the ping-pong differs")));
-        }
-        link.post_back(BACK_BYTES)?;
-        poll(link, id)?;
-    }
-    Ok(latencies)
-}
-
-/// Sends back what comes. Calls `ready` once the first receive is posted.
-pub(super) fn echo(
-    link: &mut Link,
-    region: &SharedHost,
+pub(super) struct Calling<'a> {
+    region: &'a SharedHost,
     messages: u64,
-    ready: impl FnOnce() -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let id = link.data[0].0;
-    let post = |link: &mut Link, number: u64| {
-        let slice = small(link, number);
-        link.post(id, number, &[slice], Instant::now()).map(drop)
-    };
-    post(link, 0)?;
-    ready()?;
-    let mut message = [0; PING_BYTES];
-    for number in 0..messages {
-        let completion = poll(link, id)?;
-        whole(&completion, PING_BYTES)?;
-        region.copy_out(place(number), &mut message).map_err(|error| Failure::new(error.to_string()))?;
-        link.send_back(&message)?;
-        if number + 1 < messages {
-            post(link, number + 1)?;
-        }
-        poll(link, link.back)?;
+    /// Messages sent, sends that ended, and answers that came.
+    posted: u64,
+    ended: u64,
+    answered: u64,
+    start: Duration,
+    latencies: Latencies,
+}
+
+impl<'a> Calling<'a> {
+    pub(super) fn new(region: &'a SharedHost, messages: u64) -> Self {
+        let latencies = Latencies::with_capacity(messages as usize);
+        Self { region, messages, posted: 0, ended: 0, answered: 0, start: Duration::ZERO, latencies }
     }
-    Ok(())
+
+    pub(super) fn latencies(self) -> Latencies {
+        self.latencies
+    }
 }
 
-const fn place(number: u64) -> usize {
-    (number % PLACES) as usize * PLACE
-}
-
-fn small(link: &Link, number: u64) -> Slice {
-    Slice { registration: link.data[0].1, offset: place(number), length: PING_BYTES }
-}
-
-/// Polls one channel until its oldest message ends.
-fn poll(link: &mut Link, id: ChannelId) -> Result<Completion, Failure> {
-    let channel = link.set.channel(id).map_err(|misuse| Failure::new(misuse.to_string()))?;
-    let begin = Instant::now();
-    let mut polls = 0_u32;
-    let mut now = begin;
-    loop {
-        match channel.release() {
-            Release::Released(completion) => return Ok(completion),
-            Release::Failed(fault) => return Err(Failure::peer(fault.to_string())),
-            Release::NotYet => {}
+impl Work for Calling<'_> {
+    fn submit(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let number = self.posted;
+        if number == self.messages || self.answered < number || self.ended < number {
+            return Ok(());
         }
-        channel.progress_oldest(now);
-        polls += 1;
-        if polls.is_multiple_of(POLLS) {
-            now = Instant::now();
-            if now - begin > SILENCE {
-                return Err(Failure::peer("the other end of the ping-pong is silent"));
+        self.region.copy_in(place(number).0, &message(number)).map_err(failed)?;
+        self.start = link.now();
+        if !link.send(GROUP, RAIL, number, [place(number)].into_iter())? {
+            return Err(Failure::new("a connection with nothing under way takes no message"));
+        }
+        self.posted += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
+        let (number, len) = match done {
+            Done::Data(..) => {
+                self.ended += 1;
+                return Ok(());
             }
+            Done::Back(number, len) => (number, len),
+        };
+        self.latencies.add(link.now().saturating_sub(self.start));
+        link.whole(len, PING_BYTES, BACK_BYTES)?;
+        let mut answer = [0; PING_BYTES];
+        link.read_back(GROUP, number, &mut answer)?;
+        if answer != message(self.answered) {
+            let text = format!("WRONG DATA: answer {} of the ping-pong differs", self.answered);
+            return Err(Failure::new(text));
         }
+        self.answered += 1;
+        link.recv_back(GROUP).map(drop)
     }
+
+    fn is_over(&self, _: &Link) -> bool {
+        self.answered == self.messages && self.ended == self.messages
+    }
+}
+
+/// Sends back what comes.
+pub(super) struct Answering<'a> {
+    region: &'a SharedHost,
+    messages: u64,
+    posted: u64,
+    answered: u64,
+}
+
+impl<'a> Answering<'a> {
+    /// Submits the first receive.
+    pub(super) fn new(link: &mut Link, region: &'a SharedHost, messages: u64) -> Result<Self, Failure> {
+        let mut answering = Self { region, messages, posted: 0, answered: 0 };
+        answering.submit(link)?;
+        Ok(answering)
+    }
+}
+
+impl Work for Answering<'_> {
+    fn submit(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let number = self.posted;
+        if number < self.messages && number == self.answered {
+            let posted = link.recv(GROUP, RAIL, number, [place(number)].into_iter())?;
+            self.posted += u64::from(posted);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
+        let Done::Data(number, len) = done else { return Ok(()) };
+        link.whole(len, PING_BYTES, PING_BYTES)?;
+        let mut message = [0; PING_BYTES];
+        self.region.copy_out(place(number).0, &mut message).map_err(failed)?;
+        if !link.send_back(GROUP, &message)? {
+            return Err(Failure::new("a connection with nothing under way takes no answer"));
+        }
+        self.answered += 1;
+        Ok(())
+    }
+
+    fn is_over(&self, link: &Link) -> bool {
+        self.answered == self.messages && link.backs_under_way(GROUP) == 0
+    }
+}
+
+const fn place(number: u64) -> Range {
+    ((number % PLACES) as usize * PLACE, PING_BYTES)
+}
+
+const fn message(number: u64) -> [u8; PING_BYTES] {
+    [number as u8; PING_BYTES]
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(error.to_string())
 }

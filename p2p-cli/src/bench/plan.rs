@@ -26,6 +26,15 @@ pub(super) const CALIBRATED_MESSAGES: u64 = 6;
 /// Plain TCP layouts that are measured in every round, the fastest of the qualification.
 pub(super) const FINALISTS: usize = 2;
 
+/// What messages travel over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lanes {
+    /// Of each connection.
+    pub(super) channels: usize,
+    /// With a connection each.
+    pub(super) nics: usize,
+}
+
 /// The times of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
@@ -58,19 +67,21 @@ pub(super) fn region(sizes: &[usize]) -> usize {
 }
 
 /// A pass of `messages` messages.
-pub(super) fn pass(size: usize, channels: usize, messages: u64, verified: bool, number: u64) -> Pass {
-    let in_flight = in_flight(size, channels);
-    Pass { size, shape: Shape::Contiguous, channels, messages, in_flight, verified, number }
+pub(super) fn pass(size: usize, lanes: Lanes, messages: u64, verified: bool, number: u64) -> Pass {
+    let in_flight = in_flight(size, lanes);
+    let Lanes { channels, nics } = lanes;
+    Pass { size, shape: Shape::Contiguous, channels, nics, messages, in_flight, verified, number }
 }
 
 /// As many as give the same bytes under way, but not fewer than three or more than the windows hold.
-fn in_flight(size: usize, channels: usize) -> u64 {
-    ((COMPARED / size) as u64).clamp(IN_FLIGHT, 12 * channels as u64)
+pub(super) fn in_flight(size: usize, lanes: Lanes) -> u64 {
+    let window = 12 * lanes.channels * lanes.nics;
+    ((COMPARED / size) as u64).clamp(IN_FLIGHT, window as u64)
 }
 
 /// Messages of a verified pass: enough to fill the windows twice, or for large ones a few.
-pub(super) fn verified_messages(size: usize, channels: usize) -> u64 {
-    let twice = 2 * in_flight(size, channels) + 1;
+pub(super) fn verified_messages(size: usize, lanes: Lanes) -> u64 {
+    let twice = 2 * in_flight(size, lanes) + 1;
     let affordable = ((256 << 20) / size) as u64;
     twice.min(affordable).max(IN_FLIGHT + 1)
 }
@@ -89,14 +100,15 @@ mod tests {
     #[test]
     fn what_is_under_way_fits_windows_and_region() {
         for size in [1, 4096, 65536, 1 << 20, 16 << 20, 64 << 20, 256 << 20] {
-            for channels in [1, 2, 4, 16] {
-                let under_way = in_flight(size, channels);
-                assert!((3..=12 * channels as u64).contains(&under_way));
+            for (channels, nics) in [(1, 1), (2, 1), (4, 1), (16, 1), (1, 2), (16, 16)] {
+                let lanes = Lanes { channels, nics };
+                let under_way = in_flight(size, lanes);
+                assert!((3..=12 * (channels * nics) as u64).contains(&under_way));
                 assert!(region(&[size]) as u64 / size as u64 > under_way.min(3), "{size}");
-                assert!(verified_messages(size, channels) > IN_FLIGHT);
+                assert!(verified_messages(size, lanes) > IN_FLIGHT);
             }
         }
-        assert_eq!(in_flight(COMPARED, 4), IN_FLIGHT);
+        assert_eq!(in_flight(COMPARED, Lanes { channels: 4, nics: 1 }), IN_FLIGHT);
         assert_eq!(region(&[4096]), 512 << 20);
         assert_eq!(region(&[256 << 20]), 1 << 30);
     }

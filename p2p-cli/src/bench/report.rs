@@ -91,6 +91,7 @@ impl Comparison {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) plugin: String,
+    pub(super) nics: usize,
     pub(super) sockets: Option<String>,
     pub(super) congestion: String,
     pub(super) same_host: bool,
@@ -257,8 +258,9 @@ impl fmt::Display for Report {
         writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
         writeln!(
             f,
-            "p2p over {} channels: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
-            self.compared_channels
+            "p2p over {} channels{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
+            self.compared_channels,
+            if self.nics > 1 { format!(" on each of {} NICs", self.nics) } else { String::new() }
         )?;
         if let Some(scattered) = scattered {
             writeln!(f, "slices of 16K all over the region: {scattered:.3} of contiguous")?;

@@ -9,11 +9,13 @@ use tcpx_core::config::Config;
 
 use super::bootstrap::{Door, Peer};
 use super::content::Content;
-use super::link::{Link, MOST_CHANNELS, Net, establish};
+use super::link::{Closing, Link, MOST_CHANNELS, MOST_NICS, Opening};
+use super::net::Net;
+use super::ping_pong::Answering;
 use super::placement::Placement;
-use super::transfer;
+use super::transfer::{self, Receiving};
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
-use super::{Options, output, ping_pong};
+use super::{Options, output};
 use crate::failure::{Doing, Failure};
 
 /// What a started server says on its standard output once its port is taken.
@@ -25,7 +27,7 @@ const LARGEST_REGION: usize = 8 << 30;
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
     let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
     // Before the port is taken: a plugin that cannot be used is known at once.
-    let net = if options.calibrate { None } else { Some(Net::open(options, config)?) };
+    let net = if options.calibrate { None } else { Some(Net::tcpx(options, config)?) };
     let door = Door::open(options.listen, port)?;
     if options.is_child() {
         output::print(&format!("{READY}\n"))?;
@@ -34,20 +36,26 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
     }
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
     let (mut peer, hello) = door.accept::<Hello>(patience)?;
-    if let Some(reason) = objection(&hello, net.is_some(), congestion.as_deref()) {
+    let nics = net.as_ref().map_or(0, |net| net.rails.len());
+    if let Some(reason) = objection(&hello, nics, congestion.as_deref()) {
         peer.say(&Welcome::Refused(reason.clone()))?;
         return Err(Failure::new(reason));
     }
-    let mut session = open(net.as_ref(), &mut peer, &hello)?;
+    let mut session = open(net, &mut peer, &hello)?;
     while session.obey(&mut peer)? {}
+    if let Some(Transfers { link, .. }) = &mut session.transfers {
+        link.close();
+        // The client may be gone already, and has all it asked for.
+        let _ = link.drive(&mut Closing);
+    }
     Ok(())
 }
 
 /// Why this client cannot be served.
-fn objection(hello: &Hello, transfers: bool, congestion: Option<&str>) -> Option<String> {
+fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<String> {
     if hello.version != VERSION {
         Some(format!("server and client are of different versions ({VERSION} and {})", hello.version))
-    } else if (hello.channels > 0) != transfers {
+    } else if hello.channels.is_empty() != (nics == 0) {
         Some("give --calibrate to both ends or to none".to_owned())
     } else if hello.congestion.as_deref() != congestion {
         let name = |name: Option<&str>| name.unwrap_or("the system's").to_owned();
@@ -56,24 +64,34 @@ fn objection(hello: &Hello, transfers: bool, congestion: Option<&str>) -> Option
             name(congestion),
             name(hello.congestion.as_deref())
         ))
-    } else if hello.channels > MOST_CHANNELS || hello.region > LARGEST_REGION {
-        Some(format!("the client asks for {} channels and {} bytes", hello.channels, hello.region))
+    } else if hello.nics != nics {
+        Some(format!(
+            "the server uses {nics} NICs and the client {}: give both the same --nics or UCCL_TCPX_DEV",
+            hello.nics
+        ))
+    } else if !hello.channels.iter().all(|channels| (1..=MOST_CHANNELS).contains(channels))
+        || hello.channels.len() > usize::from(MOST_CHANNELS)
+        || nics > MOST_NICS
+        || hello.region > LARGEST_REGION
+    {
+        Some(format!("the client asks for {:?} channels and {} bytes", hello.channels, hello.region))
     } else {
         None
     }
 }
 
-fn open(net: Option<&Net>, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
+fn open(net: Option<Net>, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
     let machine = super::client::machine();
     let Some(net) = net else {
-        peer.say(&Welcome::Come { handles: Vec::new(), machine })?;
+        peer.say(&Welcome::Come { addresses: Vec::new(), machine })?;
         return Ok(Session { transfers: None, raw: None });
     };
-    let (handles, listening) = net.listen(hello.channels)?;
-    peer.say(&Welcome::Come { handles, machine })?;
-    let comms = establish(listening, net.connect(std::slice::from_ref(&hello.back))?)?;
     let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
-    let link = net.receiving(comms, &region)?;
+    let mut link = Link::new(net, &region, hello.channels.len())?;
+    let addresses = link.listen(&hello.channels)?;
+    peer.say(&Welcome::Come { addresses, machine })?;
+    link.accept()?;
+    link.drive(&mut Opening)?;
     let content = Content::new(region.clone(), hello.seed);
     Ok(Session { transfers: Some(Transfers { link, content, region }), raw: None })
 }
@@ -98,7 +116,9 @@ impl Session {
             Command::PingPong { messages } => {
                 let Transfers { link, region, .. } = self.transfers.as_mut().ok_or_else(none)?;
                 let _pinned = second_core();
-                ping_pong::echo(link, region, messages, || peer.say(&Answer::Ready))?;
+                let mut answering = Answering::new(link, region, messages)?;
+                peer.say(&Answer::Ready)?;
+                link.drive_awake(&mut answering)?;
             }
             Command::OpenRaw { congestion, working_set, in_flight, same_host } => {
                 let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
@@ -122,19 +142,13 @@ impl Session {
 
 impl Transfers {
     fn pass(&mut self, peer: &mut Peer, pass: &Pass) -> Result<(), Failure> {
-        let Self { link, content, .. } = self;
-        let placement = Placement::new(self.region.len(), pass.size.max(1), pass.shape);
-        if pass.size == 0 || pass.channels == 0 || pass.channels > link.data.len() || placement.slots() == 0 {
+        let Self { link, content, region } = self;
+        let placement = Placement::new(region.len(), pass.size.max(1), pass.shape);
+        if !is_possible(link, pass, &placement) {
             return Err(Failure::peer("the client asks for an impossible pass"));
         }
         transfer::prepare_receive(content, pass, &placement)?;
-        let seen = transfer::receive(link, content, pass, &placement, || peer.say(&Answer::Ready));
-        let passed = seen.and_then(|seen| {
-            transfer::check_received(content, pass, &placement)?;
-            let nanoseconds = seen.time.as_nanos() as u64;
-            Ok(Answer::Passed { nanoseconds, cpu_nanoseconds: seen.cpu.as_nanos() as u64 })
-        });
-        match passed {
+        match receive(link, content, peer, pass, &placement) {
             Ok(answer) => peer.say(&answer),
             Err(failure) => {
                 // The client says it; when it cannot be told, this end says it itself.
@@ -143,6 +157,28 @@ impl Transfers {
             }
         }
     }
+}
+
+/// Whether this pass can be run at all. What a client says is not to be trusted.
+fn is_possible(link: &Link, pass: &Pass, placement: &Placement) -> bool {
+    pass.nics == link.rails() && link.group(pass.channels).is_some() && placement.slots() > 0
+}
+
+fn receive(
+    link: &mut Link,
+    content: &mut Content,
+    peer: &mut Peer,
+    pass: &Pass,
+    placement: &Placement,
+) -> Result<Answer, Failure> {
+    let mut receiving = Receiving::new(link, content, pass, placement)?;
+    peer.say(&Answer::Ready)?;
+    receiving.begin(link);
+    link.drive(&mut receiving)?;
+    let seen = receiving.seen(link);
+    transfer::check_received(content, pass, placement)?;
+    let nanoseconds = seen.time.as_nanos() as u64;
+    Ok(Answer::Passed { nanoseconds, cpu_nanoseconds: seen.cpu.as_nanos() as u64 })
 }
 
 /// Keeps the calling thread on the second core it may use, so that two polling ends do not share one. A

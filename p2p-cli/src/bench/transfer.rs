@@ -1,19 +1,18 @@
 //! One pass: the messages of one size over some channels, sent, received, acknowledged.
 //!
-//! Message k travels on channel k modulo their number and lies in slot k modulo the number of slots, at both
-//! ends. The receiver answers each message that has arrived by the number of messages arrived so far on each
-//! channel, on the back channel. Timed and verified passes run through the same code; a verified one
-//! writes and checks inside it.
+//! Message k travels over rail k modulo their number and lies in slot k modulo the number of slots, at both
+//! ends. The receiver tells which messages have arrived so far, on the way back. Timed and verified passes run
+//! through the same code; a verified one writes and checks inside it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use benches::cpu_time;
 use benches::statistics::Latencies;
-use tcpx_core::{ChannelId, Completion, RegistrationId, Slice};
 
+use super::arrived::{Arrived, REACH};
 use super::content::Content;
-use super::link::{BACK_BYTES, Link, MOST_CHANNELS, whole};
-use super::placement::Placement;
+use super::link::{BACK_BYTES, Done, Link, Work};
+use super::placement::{Placement, Range};
 use super::words::Pass;
 use crate::failure::Failure;
 
@@ -22,52 +21,24 @@ use crate::failure::Failure;
 pub(super) struct Seen {
     pub(super) time: Duration,
     pub(super) cpu: Duration,
-    /// From post to acknowledgement; empty at the receiver.
+    /// From submission to acknowledgement; empty at the receiver.
     pub(super) latencies: Latencies,
 }
 
-/// Messages arrived on each channel.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts([u64; MOST_CHANNELS]);
-
-impl Counts {
-    fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// The oldest message of a pass over `channels` that has not arrived.
-    fn oldest(&self, channels: usize) -> u64 {
-        let oldest =
-            self.0[..channels].iter().zip(0..).map(|(count, channel)| count * channels as u64 + channel);
-        oldest.min().unwrap_or(0)
-    }
-
-    fn to_bytes(self) -> [u8; BACK_BYTES] {
-        let mut bytes = [0; BACK_BYTES];
-        for (bytes, count) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
-            *bytes = count.to_le_bytes();
-        }
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8; BACK_BYTES]) -> Self {
-        let mut counts = Self::default();
-        for (count, bytes) in counts.0.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *count = u64::from_le_bytes(*bytes);
-        }
-        counts
-    }
+/// How far ahead of the oldest unfinished message an end may go.
+fn reach(pass: &Pass, placement: &Placement) -> u64 {
+    let lanes = (pass.channels * pass.nics) as u64;
+    (pass.in_flight * 2).max(lanes).min(placement.slots()).min(REACH)
 }
 
-/// How far ahead of the oldest unfinished message an end may post.
-fn reach(pass: &Pass, placement: &Placement) -> u64 {
-    (pass.in_flight * 2).max(pass.channels as u64).min(placement.slots())
+/// Messages of a timed pass that are written, poisoned or checked outside of it.
+fn outside(pass: &Pass, placement: &Placement) -> std::ops::Range<u64> {
+    0..if pass.verified { 0 } else { pass.messages.min(placement.slots()) }
 }
 
 /// Writes what a timed pass sends.
 pub(super) fn prepare_send(content: &mut Content, pass: &Pass, placement: &Placement) -> Result<(), Failure> {
-    let slots = if pass.verified { 0 } else { pass.messages.min(placement.slots()) };
-    (0..slots).try_for_each(|slot| content.fill(pass, placement, slot))
+    outside(pass, placement).try_for_each(|slot| content.fill(pass, placement, slot))
 }
 
 /// Poisons what a timed pass receives into.
@@ -76,8 +47,7 @@ pub(super) fn prepare_receive(
     pass: &Pass,
     placement: &Placement,
 ) -> Result<(), Failure> {
-    let slots = if pass.verified { 0 } else { pass.messages.min(placement.slots()) };
-    (0..slots).try_for_each(|slot| content.poison(pass, placement, slot))
+    outside(pass, placement).try_for_each(|slot| content.poison(pass, placement, slot))
 }
 
 /// Checks what lies in the slots after a timed pass.
@@ -86,147 +56,222 @@ pub(super) fn check_received(
     pass: &Pass,
     placement: &Placement,
 ) -> Result<(), Failure> {
-    let slots = if pass.verified { 0 } else { pass.messages.min(placement.slots()) };
-    (0..slots).try_for_each(|slot| content.check(pass, placement, slot))
+    outside(pass, placement).try_for_each(|slot| content.check(pass, placement, slot))
+}
+
+fn group(link: &Link, pass: &Pass) -> Result<usize, Failure> {
+    let none = || Failure::new(format!("there is no connection of {} channels", pass.channels));
+    link.group(pass.channels).ok_or_else(none)
+}
+
+/// The rail of a message, and the parts of the region where it lies.
+fn place(pass: &Pass, placement: &Placement, number: u64) -> (usize, impl Iterator<Item = Range> + use<>) {
+    ((number % pass.nics as u64) as usize, placement.ranges(number % placement.slots()))
 }
 
 /// Sends every message of a pass and waits until all are acknowledged.
-pub(super) fn send(
-    link: &mut Link,
-    content: &mut Content,
-    pass: &Pass,
-    placement: &Placement,
-) -> Result<Seen, Failure> {
-    let reach = reach(pass, placement);
-    let cpu = cpu_time::process();
-    let begin = Instant::now();
-    let mut slices = Vec::new();
-    let mut started = vec![begin; reach as usize];
-    let mut latencies = Latencies::with_capacity(pass.messages as usize);
-    let mut arrived = Counts::default();
-    let (mut posted, mut filled) = (0, 0);
-    while arrived.total() < pass.messages {
-        while posted < pass.messages
-            && posted - arrived.total() < pass.in_flight
-            && posted - arrived.oldest(pass.channels) < reach
+pub(super) struct Sending<'a> {
+    content: &'a mut Content,
+    pass: &'a Pass,
+    placement: &'a Placement,
+    group: usize,
+    reach: u64,
+    posted: u64,
+    filled: u64,
+    /// Sends that the transport reported.
+    ended: u64,
+    arrived: Arrived,
+    begin: Duration,
+    cpu: Duration,
+    started: Vec<Duration>,
+    latencies: Latencies,
+    /// Until the last acknowledgement.
+    time: Option<(Duration, Duration)>,
+}
+
+impl<'a> Sending<'a> {
+    /// Time counts from here.
+    pub(super) fn new(
+        link: &Link,
+        content: &'a mut Content,
+        pass: &'a Pass,
+        placement: &'a Placement,
+    ) -> Result<Self, Failure> {
+        let reach = reach(pass, placement);
+        let (begin, cpu) = (link.now(), cpu_time::process());
+        Ok(Self {
+            content,
+            pass,
+            placement,
+            group: group(link, pass)?,
+            reach,
+            posted: 0,
+            filled: 0,
+            ended: 0,
+            arrived: Arrived::default(),
+            begin,
+            cpu,
+            started: vec![begin; reach as usize],
+            latencies: Latencies::with_capacity(pass.messages as usize),
+            time: None,
+        })
+    }
+
+    pub(super) fn seen(self) -> Seen {
+        let (time, cpu) = self.time.unwrap_or_default();
+        Seen { time, cpu, latencies: self.latencies }
+    }
+
+    fn hear(&mut self, told: &Arrived, now: Duration) -> Result<(), Failure> {
+        let Self { arrived, posted, latencies, started, reach, .. } = self;
+        let mut strange = told.oldest() > *posted;
+        if !strange {
+            let before = arrived.clone();
+            before.missing(told, |number| {
+                if number >= *posted {
+                    strange = true;
+                } else if arrived.add(number) {
+                    latencies.add(now.saturating_sub(started[(number % *reach) as usize]));
+                }
+            });
+        }
+        if strange {
+            return Err(Failure::peer("the other end acknowledged what was never sent"));
+        }
+        Ok(())
+    }
+}
+
+impl Work for Sending<'_> {
+    fn submit(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let Self { pass, placement, .. } = *self;
+        while self.posted < pass.messages
+            && self.posted - self.arrived.total() < pass.in_flight
+            && self.posted - self.arrived.oldest() < self.reach
         {
-            if pass.verified && filled == posted {
-                content.fill(pass, placement, posted)?;
-                filled += 1;
+            if pass.verified && self.filled == self.posted {
+                self.content.fill(pass, placement, self.posted)?;
+                self.filled += 1;
             }
-            let id = cut(link, placement, pass, posted, &mut slices);
-            let now = Instant::now();
-            if !link.post(id, posted, &slices, now)? {
+            let now = link.now();
+            let (rail, ranges) = place(pass, placement, self.posted);
+            if !link.send(self.group, rail, self.posted, ranges)? {
                 break;
             }
-            started[(posted % reach) as usize] = now;
-            posted += 1;
+            self.started[(self.posted % self.reach) as usize] = now;
+            self.posted += 1;
         }
-        link.wait(|link, id, completion| {
-            if id != link.back {
+        Ok(())
+    }
+
+    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
+        let (number, len) = match done {
+            Done::Data(..) => {
+                self.ended += 1;
                 return Ok(());
             }
-            let told = told(link, &completion)?;
-            let now = Instant::now();
-            for channel in 0..pass.channels {
-                while arrived.0[channel] < told.0[channel] {
-                    let message = arrived.0[channel] * pass.channels as u64 + channel as u64;
-                    if message >= posted {
-                        return Err(Failure::peer("the other end acknowledged what was never sent"));
-                    }
-                    latencies.add(now.saturating_duration_since(started[(message % reach) as usize]));
-                    arrived.0[channel] += 1;
-                }
-            }
-            link.post_back(BACK_BYTES).map(drop)
-        })?;
+            Done::Back(number, len) => (number, len),
+        };
+        link.whole(len, BACK_BYTES, BACK_BYTES)?;
+        let mut bytes = [0; BACK_BYTES];
+        link.read_back(self.group, number, &mut bytes)?;
+        let now = link.now();
+        self.hear(&Arrived::from_bytes(&bytes), now)?;
+        if self.arrived.total() == self.pass.messages && self.time.is_none() {
+            self.time = Some((now.saturating_sub(self.begin), cpu_time::process().saturating_sub(self.cpu)));
+        }
+        link.recv_back(self.group).map(drop)
     }
-    Ok(Seen { time: begin.elapsed(), cpu: cpu_time::process().saturating_sub(cpu), latencies })
+
+    fn is_over(&self, _: &Link) -> bool {
+        self.arrived.total() == self.pass.messages && self.ended == self.pass.messages
+    }
 }
 
-/// Receives every message of a pass and acknowledges each. Calls `ready` once the first receives are posted.
-pub(super) fn receive(
-    link: &mut Link,
-    content: &mut Content,
-    pass: &Pass,
-    placement: &Placement,
-    ready: impl FnOnce() -> Result<(), Failure>,
-) -> Result<Seen, Failure> {
-    let reach = reach(pass, placement);
-    let mut ready = Some(ready);
-    let mut start = None;
-    let mut slices = Vec::new();
-    let (mut arrived, mut told) = (Counts::default(), 0);
-    let (mut posted, mut poisoned) = (0, 0);
-    while told < pass.messages {
-        while posted < pass.messages && posted - arrived.oldest(pass.channels) < reach {
-            if pass.verified && poisoned == posted {
-                content.poison(pass, placement, posted)?;
-                poisoned += 1;
+/// Receives every message of a pass and acknowledges each.
+pub(super) struct Receiving<'a> {
+    content: &'a mut Content,
+    pass: &'a Pass,
+    placement: &'a Placement,
+    group: usize,
+    reach: u64,
+    posted: u64,
+    poisoned: u64,
+    arrived: Arrived,
+    told: u64,
+    begin: Duration,
+    cpu: Duration,
+}
+
+impl<'a> Receiving<'a> {
+    /// Submits the first receives.
+    pub(super) fn new(
+        link: &mut Link,
+        content: &'a mut Content,
+        pass: &'a Pass,
+        placement: &'a Placement,
+    ) -> Result<Self, Failure> {
+        let mut receiving = Self {
+            content,
+            pass,
+            placement,
+            group: group(link, pass)?,
+            reach: reach(pass, placement),
+            posted: 0,
+            poisoned: 0,
+            arrived: Arrived::default(),
+            told: 0,
+            begin: Duration::ZERO,
+            cpu: Duration::ZERO,
+        };
+        receiving.submit(link)?;
+        Ok(receiving)
+    }
+
+    /// Time counts from here.
+    pub(super) fn begin(&mut self, link: &Link) {
+        self.begin = link.now();
+        self.cpu = cpu_time::process();
+    }
+
+    pub(super) fn seen(self, link: &Link) -> Seen {
+        let time = link.now().saturating_sub(self.begin);
+        let cpu = cpu_time::process().saturating_sub(self.cpu);
+        Seen { time, cpu, latencies: Latencies::default() }
+    }
+}
+
+impl Work for Receiving<'_> {
+    fn submit(&mut self, link: &mut Link) -> Result<(), Failure> {
+        let Self { pass, placement, .. } = *self;
+        while self.posted < pass.messages && self.posted - self.arrived.oldest() < self.reach {
+            if pass.verified && self.poisoned == self.posted {
+                self.content.poison(pass, placement, self.posted)?;
+                self.poisoned += 1;
             }
-            let id = cut(link, placement, pass, posted, &mut slices);
-            if !link.post(id, posted, &slices, Instant::now())? {
+            let (rail, ranges) = place(pass, placement, self.posted);
+            if !link.recv(self.group, rail, self.posted, ranges)? {
                 break;
             }
-            posted += 1;
+            self.posted += 1;
         }
-        if let Some(ready) = ready.take() {
-            ready()?;
-            start = Some((Instant::now(), cpu_time::process()));
+        if self.told < self.arrived.total() && link.send_back(self.group, &self.arrived.to_bytes())? {
+            self.told = self.arrived.total();
         }
-        if told < arrived.total() && link.send_back(&arrived.to_bytes())? {
-            told = arrived.total();
-        }
-        if told < pass.messages {
-            link.wait(|link, id, completion| {
-                if id == link.back {
-                    return Ok(());
-                }
-                whole(&completion, pass.size)?;
-                if pass.verified {
-                    content.check(pass, placement, completion.token)?;
-                }
-                arrived.0[(completion.token % pass.channels as u64) as usize] += 1;
-                Ok(())
-            })?;
-        }
+        Ok(())
     }
-    while link.set.channel(link.back).is_ok_and(|back| back.has_work()) {
-        link.wait(|_, _, _| Ok(()))?;
+
+    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
+        let Done::Data(number, len) = done else { return Ok(()) };
+        link.whole(len, self.pass.size, self.pass.size)?;
+        if self.pass.verified {
+            self.content.check(self.pass, self.placement, number)?;
+        }
+        self.arrived.add(number);
+        Ok(())
     }
-    let (begin, cpu) = start.unwrap_or((Instant::now(), Duration::ZERO));
-    let cpu = cpu_time::process().saturating_sub(cpu);
-    Ok(Seen { time: begin.elapsed(), cpu, latencies: Latencies::default() })
-}
 
-/// The slices of a message and the channel it takes.
-fn cut(link: &Link, placement: &Placement, pass: &Pass, number: u64, slices: &mut Vec<Slice>) -> ChannelId {
-    let (id, registration): (ChannelId, RegistrationId) = link.data[(number % pass.channels as u64) as usize];
-    slices.clear();
-    let ranges = placement.ranges(number % placement.slots());
-    slices.extend(ranges.map(|(offset, length)| Slice { registration, offset, length }));
-    id
-}
-
-/// What the receiver says has arrived.
-fn told(link: &Link, completion: &Completion) -> Result<Counts, Failure> {
-    whole(completion, BACK_BYTES)?;
-    let mut bytes = [0; BACK_BYTES];
-    link.read_back(completion.token, &mut bytes)?;
-    Ok(Counts::from_bytes(&bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Counts;
-
-    #[test]
-    fn counts_survive_the_wire_and_know_the_oldest() {
-        let mut counts = Counts::default();
-        counts.0[..3].copy_from_slice(&[5, 4, 6]);
-        let counts = Counts::from_bytes(&counts.to_bytes());
-        assert_eq!(counts.total(), 15);
-        assert_eq!(counts.oldest(3), 4 * 3 + 1);
-        assert_eq!(counts.oldest(1), 5);
+    fn is_over(&self, link: &Link) -> bool {
+        self.told == self.pass.messages && link.backs_under_way(self.group) == 0
     }
 }

@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a word does, so that two programs that differ say so at once.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The client's first word.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Hello {
     pub(super) version: u32,
-    /// Handle of the channel from the server back to the client. Empty for a calibration.
-    pub(super) back: Vec<u8>,
-    /// Channels from the client to the server.
-    pub(super) channels: usize,
+    /// Numbers of channels, each of which a group of connections has. Empty for a calibration.
+    pub(super) channels: Vec<u16>,
+    /// Connections of a group, each on a NIC of its own.
+    pub(super) nics: usize,
     /// Bytes that messages rotate over.
     pub(super) region: usize,
     pub(super) congestion: Option<String>,
@@ -25,8 +25,8 @@ pub(super) struct Hello {
 /// The server's answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) enum Welcome {
-    /// Handles of the channels.
-    Come { handles: Vec<Vec<u8>>, machine: String },
+    /// Addresses to connect to, by group and NIC.
+    Come { addresses: Vec<Vec<Vec<u8>>>, machine: String },
     /// Why not.
     Refused(String),
 }
@@ -46,8 +46,10 @@ pub(super) struct Pass {
     /// Bytes of a message.
     pub(super) size: usize,
     pub(super) shape: Shape,
-    /// Channels used, the first ones.
+    /// Channels of each connection used.
     pub(super) channels: usize,
+    /// Connections used, over which messages take turns.
+    pub(super) nics: usize,
     pub(super) messages: u64,
     /// Messages sent and not acknowledged at most.
     pub(super) in_flight: u64,

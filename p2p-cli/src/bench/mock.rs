@@ -1,0 +1,247 @@
+//! Both ends in a simulated network, in virtual time.
+
+use std::fmt;
+
+use benches::statistics::{Latencies, gigabytes_per_second};
+use p2p_memory::SharedHost;
+use p2p_transport_mock::{NicModel, Settings, World};
+use serde::Serialize;
+
+use super::Options;
+use super::client::{groups, human};
+use super::content::Content;
+use super::link::{Link, Opening, Work};
+use super::net::Net;
+use super::output::{self, Kept};
+use super::ping_pong::{Answering, Calling};
+use super::placement::Placement;
+use super::plan::{self, IN_FLIGHT, Lanes, PINGS};
+use super::transfer::{Receiving, Sending};
+use super::words::{Pass, Shape};
+use crate::failure::Failure;
+
+/// Same seed, same figures.
+const SEED: u64 = 1;
+/// Bytes of a pass at most, unless its messages are larger.
+const MOST_BYTES: usize = 256 << 20;
+/// Windows that a pass fills, so that its begin and end say little.
+const WINDOWS: u64 = 20;
+/// Least bytes that messages rotate over.
+const LEAST_REGION: usize = 128 << 20;
+
+/// Moves verified messages through the simulation and prints what they took there.
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let json = options.json.as_deref().map(Kept::new).transpose()?;
+    let simulated = Pair::open(options)?.measure(options)?;
+    json.map_or(Ok(()), |json| json.write(&simulated))?;
+    output::print(&simulated.to_string())
+}
+
+/// Two ends, and the world between them.
+struct Pair {
+    world: World,
+    nics: usize,
+    regions: [SharedHost; 2],
+    links: [Link; 2],
+    contents: [Content; 2],
+}
+
+impl Pair {
+    fn open(options: &Options) -> Result<Self, Failure> {
+        let nics = options.nics.map_or(1, usize::from);
+        let mut settings = Settings::plugin();
+        // As the soft plugin, which cuts messages itself.
+        settings.max_message = 1 << 30;
+        let world = World::new(SEED, settings);
+        let nodes = [0, 1].map(|_| world.add_node(&vec![NicModel::FAST; nics]));
+        let largest = options.sizes.iter().copied().max().unwrap_or(1);
+        let size = LEAST_REGION.max(largest * (IN_FLIGHT as usize + 1));
+        let memory = || SharedHost::new(size).map_err(|error| Failure::new(error.to_string()));
+        let regions = [memory()?, memory()?];
+        let groups = groups(options);
+        let open = |end: usize| Link::new(Net::simulated(&world, &nodes[end]), &regions[end], groups.len());
+        let (mut client, mut server) = (open(0)?, open(1)?);
+        let addresses = server.listen(&groups)?;
+        server.accept()?;
+        client.connect(&groups, &addresses)?;
+        let contents = [0, 1].map(|end| Content::new(regions[end].clone(), SEED));
+        let mut pair = Self { world, nics, regions, links: [client, server], contents };
+        drive(&pair.world, &mut pair.links, &mut Opening, &mut Opening)?;
+        pair.links[0].receive_back()?;
+        Ok(pair)
+    }
+
+    fn measure(&mut self, options: &Options) -> Result<Simulated, Failure> {
+        let NicModel { bytes_per_second, latency } = NicModel::FAST;
+        let mut simulated = Simulated {
+            simulation: true,
+            nics: self.nics,
+            nic_bytes_per_second: bytes_per_second,
+            latency_nanoseconds: latency.as_nanos() as u64,
+            verified: 0,
+            entries: Vec::new(),
+            ping_pong_p50_microseconds: 0.0,
+            ping_pong_p99_microseconds: 0.0,
+        };
+        for &channels in &options.channels {
+            for &size in &options.sizes {
+                let entry = self.pass(size, channels.into(), simulated.entries.len() as u64 + 1)?;
+                simulated.verified += entry.messages;
+                simulated.entries.push(entry);
+            }
+        }
+        let round_trips = self.ping_pong()?;
+        simulated.ping_pong_p50_microseconds = microseconds(&round_trips, 50.0);
+        simulated.ping_pong_p99_microseconds = microseconds(&round_trips, 99.0);
+        let findings = self.world.findings();
+        match findings.first() {
+            None => Ok(simulated),
+            Some(first) => Err(Failure::new(format!("the simulation broke its own rules: {first}"))),
+        }
+    }
+
+    /// A verified pass. Writing and checking takes no time in the world.
+    fn pass(&mut self, size: usize, channels: usize, number: u64) -> Result<Figures, Failure> {
+        let lanes = Lanes { channels, nics: self.nics };
+        let slots = (self.regions[0].len() / size) as u64;
+        let in_flight = plan::in_flight(size, lanes).min(slots);
+        let messages = (WINDOWS * in_flight).min((MOST_BYTES / size) as u64).max(IN_FLIGHT + 1);
+        let pass = plan::pass(size, lanes, messages, true, number);
+        let pass = Pass { in_flight, ..pass };
+        let placement = Placement::new(self.regions[0].len(), size, Shape::Contiguous);
+        let Self { world, links, contents: [ours, theirs], .. } = self;
+        let mut receiving = Receiving::new(&mut links[1], theirs, &pass, &placement)?;
+        let mut sending = Sending::new(&links[0], ours, &pass, &placement)?;
+        drive(world, links, &mut sending, &mut receiving)?;
+        let seen = sending.seen();
+        Ok(Figures {
+            size,
+            channels,
+            in_flight,
+            messages,
+            gigabytes_per_second: gigabytes_per_second(size as u64 * messages, seen.time),
+            p50_microseconds: microseconds(&seen.latencies, 50.0),
+            p99_microseconds: microseconds(&seen.latencies, 99.0),
+        })
+    }
+
+    fn ping_pong(&mut self) -> Result<Latencies, Failure> {
+        let Self { world, links, regions: [ours, theirs], .. } = self;
+        let mut answering = Answering::new(&mut links[1], theirs, PINGS)?;
+        let mut calling = Calling::new(ours, PINGS);
+        drive(world, links, &mut calling, &mut answering)?;
+        Ok(calling.latencies())
+    }
+}
+
+/// Does the work of both ends, and lets time pass when neither can go on.
+fn drive(
+    world: &World,
+    [client, server]: &mut [Link; 2],
+    ours: &mut impl Work,
+    theirs: &mut impl Work,
+) -> Result<(), Failure> {
+    loop {
+        ours.submit(client)?;
+        theirs.submit(server)?;
+        if ours.is_over(client) && theirs.is_over(server) {
+            return Ok(());
+        }
+        let moved = client.poll(ours)?.1 | server.poll(theirs)?.1;
+        if !moved && !world.step() {
+            return Err(Failure::new("the simulation stands still while messages are under way"));
+        }
+    }
+}
+
+fn microseconds(latencies: &Latencies, percent: f64) -> f64 {
+    latencies.percentile(percent).as_secs_f64() * 1e6
+}
+
+/// What one size over one number of channels took in the simulation.
+#[derive(Clone, Debug, Serialize)]
+struct Figures {
+    size: usize,
+    channels: usize,
+    in_flight: u64,
+    messages: u64,
+    gigabytes_per_second: f64,
+    p50_microseconds: f64,
+    p99_microseconds: f64,
+}
+
+/// Everything of a run.
+#[derive(Clone, Debug, Serialize)]
+struct Simulated {
+    /// Always true, so that nobody takes these figures for a machine's.
+    simulation: bool,
+    nics: usize,
+    nic_bytes_per_second: u64,
+    latency_nanoseconds: u64,
+    /// Messages of which every byte was checked.
+    verified: u64,
+    entries: Vec<Figures>,
+    ping_pong_p50_microseconds: f64,
+    ping_pong_p99_microseconds: f64,
+}
+
+impl fmt::Display for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "simulation: all figures are of a model in virtual time, none is of this machine")?;
+        writeln!(
+            f,
+            "model: NICs of {1:.1} GB/s each way and {2:.1} us, {0} at each end; windows of a net plugin",
+            self.nics,
+            self.nic_bytes_per_second as f64 / 1e9,
+            self.latency_nanoseconds as f64 / 1e3
+        )?;
+        writeln!(f, "verified: every byte of {} messages, each with its own seed", self.verified)?;
+        writeln!(f)?;
+        let [a, b, c, d, p, q] = ["channels", "size", "in flight", "GB/s", "p50 us", "p99 us"];
+        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {p:>10} {q:>10}")?;
+        for entry in &self.entries {
+            writeln!(
+                f,
+                "{:>8} {:>6} {:>9} {:>9.2} {:>10.1} {:>10.1}",
+                entry.channels,
+                human(entry.size),
+                entry.in_flight,
+                entry.gigabytes_per_second,
+                entry.p50_microseconds,
+                entry.p99_microseconds,
+            )?;
+        }
+        writeln!(f)?;
+        let (p50, p99) = (self.ping_pong_p50_microseconds, self.ping_pong_p99_microseconds);
+        writeln!(f, "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us")?;
+        writeln!(f, "no ratio: plain TCP is not simulated")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pair;
+    use crate::bench::Options;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn nics_add_up_and_two_runs_say_the_same() {
+        let run = |nics: &str| {
+            let line = ["p2p", "--backend", "mock", "--sizes", "64K,4M", "--channels", "2", "--nics", nics];
+            let options = Line::try_parse_from(line).expect("good").options;
+            let mut pair = Pair::open(&options).expect("a world");
+            let simulated = pair.measure(&options).expect("every byte");
+            (simulated.entries[1].gigabytes_per_second, simulated.to_string())
+        };
+        let (one, four) = (run("1"), run("4"));
+        assert!((20.0..25.0).contains(&one.0), "{}", one.1);
+        assert!(four.0 > 3.0 * one.0, "{}{}", one.1, four.1);
+        assert_eq!(run("4"), four);
+    }
+}
