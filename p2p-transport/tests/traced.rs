@@ -88,9 +88,9 @@ fn the_ring_keeps_the_last_calls() {
         let expected: Vec<_> = (at.saturating_sub(2)..=at).collect();
         let seen: Vec<_> = transport
             .calls()
-            .map(|call| match call {
-                Call::Poll(now, 0, _) => now.0.as_secs(),
-                other => panic!("{other:?}"),
+            .map(|call| {
+                let Call::Poll(now, 0, _) = call else { panic!("{call:?}") };
+                now.0.as_secs()
             })
             .collect();
         assert_eq!(seen, expected);

@@ -10,7 +10,9 @@ use p2p_memory::Memory;
 
 use super::Transfer;
 use super::handle::{Command, Lease, Shared, gone};
+use super::lines::Line;
 use super::slot::Way;
+use super::waiters::{Block, Waiters};
 use crate::{Address, ConnId, Error, Limits, ListenerId, NicId, RegionId, Slice};
 
 /// How a connection ended, and who waits for that.
@@ -62,12 +64,14 @@ struct Link {
     id: ConnId,
     limits: Limits,
     fate: Arc<Fate>,
+    block: Arc<Block>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Lease, id: ConnId, mut limits: Limits, fate: Arc<Fate>) -> Self {
+    pub(super) fn new(shared: Lease, mut limits: Limits, line: &Line) -> Self {
         limits.max_slices = limits.max_slices.min(shared.slices);
-        Self { link: Arc::new(Link { shared, id, limits, fate }) }
+        let (fate, block) = (Arc::clone(&line.fate), Arc::clone(&line.block));
+        Self { link: Arc::new(Link { shared, id: line.id, limits, fate, block }) }
     }
 
     /// The id of the transport.
@@ -109,6 +113,10 @@ impl Connection {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.link.shared
+    }
+
+    pub(super) fn slots(&self, way: Way) -> &Waiters {
+        self.link.block.way(way)
     }
 }
 

@@ -13,6 +13,8 @@ use std::task::{Poll, Waker};
 
 use super::handle::{Command, NotRegistered, Shared, gone};
 use super::lines::{ById, Hold, Line, Place};
+use super::slot::Way;
+use super::waiters::Block;
 use super::{Options, TransferError};
 use crate::{ConnId, Events, Next, Now, Slice, Transport};
 
@@ -31,6 +33,10 @@ pub struct Driver<T: Transport> {
     shared: Arc<Shared>,
     lines: ById<Line>,
     holds: ById<Hold>,
+    /// Of connections, one after the other.
+    blocks: Box<[Arc<Block>]>,
+    /// Slots of one connection and way.
+    each: u32,
     /// By slot.
     places: Box<[Place]>,
     /// Connections to be looked at: something came, or there may be room again.
@@ -45,10 +51,14 @@ pub struct Driver<T: Transport> {
 
 impl<T: Transport> Driver<T> {
     pub(super) fn new(transport: T, shared: Arc<Shared>, options: Options) -> Self {
+        let each = options.each();
+        let blocks = (0..u32::from(options.connections)).map(|at| Arc::new(Block::new(at * 2 * each, each)));
         Self {
             transport,
             lines: ById::default(),
             holds: ById::default(),
+            blocks: blocks.collect(),
+            each,
             places: vec![Place::Absent; shared.table.len()].into(),
             marked: Vec::new(),
             walked: Vec::new(),
@@ -175,9 +185,8 @@ impl<T: Transport> Drop for Driver<T> {
         for (place, slot) in self.places.iter_mut().zip(0..) {
             if *place != Place::Absent {
                 *place = Place::Absent;
-                if !self.shared.table.slot(slot).finish(Err(TransferError::Gone)) {
-                    self.shared.table.release(slot);
-                }
+                // Nobody needs a slot any more, so a detached one is left as it is.
+                let _wanted = self.shared.table.slot(slot).finish(Err(TransferError::Gone));
             }
         }
         // One that the transport panicked with is in no place.
@@ -186,7 +195,10 @@ impl<T: Transport> Drop for Driver<T> {
             line.fate.blame(Some(&gone("poll")));
             line.fate.close();
         }
-        self.shared.waiters.wake_all();
+        for block in &self.blocks {
+            block.way(Way::Send).wake_all();
+            block.way(Way::Recv).wake_all();
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use futures::task::AtomicWaker;
 use p2p_memory::Memory;
 
 use super::slot::Table;
-use super::waiters::Waiters;
 use super::{Connection, Listener, Options, Region};
 use crate::{Address, ConnId, Error, ErrorKind, ListenerId, Nic, NicId, Rail, RegionId, RegisterError};
 
@@ -236,7 +235,6 @@ impl Deref for Lease {
 /// What handles and driver have in common.
 pub(super) struct Shared {
     pub(super) table: Table,
-    pub(super) waiters: Waiters,
     /// Whoever turns the driver.
     pub(super) driver: AtomicWaker,
     pub(super) slices: u16,
@@ -250,10 +248,9 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(nics: Vec<Nic>, options: Options) -> Self {
-        let slots = options.slots.clamp(1, u32::MAX - 1);
+        let each = options.each();
         Self {
-            table: Table::new(slots, options.slices),
-            waiters: Waiters::new(slots as usize),
+            table: Table::new(each * 2 * u32::from(options.connections), each, options.slices),
             driver: AtomicWaker::new(),
             slices: options.slices,
             nics,

@@ -7,6 +7,7 @@ use super::Connection;
 use super::connection::Fate;
 use super::handle::Reply;
 use super::slot::{NONE, Way};
+use super::waiters::Block;
 
 use std::sync::Arc;
 
@@ -89,12 +90,20 @@ pub(super) struct Line {
     /// Who waits for it to be connected.
     pub(super) reply: Option<Reply<Connection>>,
     pub(super) fate: Arc<Fate>,
+    pub(super) block: Arc<Block>,
 }
 
 impl Line {
-    pub(super) fn new(id: ConnId, reply: Reply<Connection>) -> Self {
-        let fate = Arc::new(Fate::default());
-        Self { id, lists: [List::EMPTY; 2], blocked: [false; 2], marked: false, reply: Some(reply), fate }
+    pub(super) fn new(id: ConnId, reply: Reply<Connection>, block: Arc<Block>) -> Self {
+        Self {
+            id,
+            lists: [List::EMPTY; 2],
+            blocked: [false; 2],
+            marked: false,
+            reply: Some(reply),
+            fate: Arc::new(Fate::default()),
+            block,
+        }
     }
 
     pub(super) const fn list(&mut self, way: Way) -> &mut List {

@@ -10,9 +10,10 @@
 //! operations that were started before. Only a [`Connection`] ends what it carries, when its last clone is
 //! dropped.
 //!
-//! **Backpressure.** There is a fixed number of slots ([`Options::slots`]), one for each transfer that is under
-//! way. Without a free one, a transfer waits for its turn, and [`Transfer::try_start`] says no. What has a slot
-//! may still have to wait for room on its connection; sends and receives wait apart from each other.
+//! **Backpressure.** A connection has a fixed number of slots each way ([`Options::slots`]), one for each
+//! transfer that is under way. Without a free one, a transfer waits for its turn, and [`Transfer::try_start`]
+//! says no. What has a slot may still have to wait for room in the transport. Sends, receives and connections
+//! wait apart from each other.
 //!
 //! **Order.** The messages of a connection go, each way, in the order in which their transfers started. One
 //! starts with its first poll, if there is a free slot, or when [`Transfer::start`] ends. Whoever has several
@@ -81,8 +82,12 @@ use crate::{OpFault, Transport};
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Options {
-    /// Transfers under way at once, of all connections together, those detached included; at least 1.
-    pub slots: u32,
+    /// Connections at once; the next one ends [`Exhausted`](crate::ErrorKind::Exhausted). One counts until it
+    /// has ended and its last handle is gone.
+    pub connections: u16,
+    /// Sends of one connection that are under way at once, those detached included, and as many receives; at
+    /// least 1. More than [`Limits::max_sends`](crate::Limits::max_sends) keeps the transport busy.
+    pub slots: u16,
     /// Slices of one transfer. What a connection allows beyond is not used.
     pub slices: u16,
     /// Events taken from the transport in one turn; at least 1.
@@ -91,7 +96,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 1024, slices: 16, events: 64 }
+        Self { connections: 32, slots: 64, slices: 16, events: 64 }
+    }
+}
+
+impl Options {
+    /// Slots of one connection and way.
+    fn each(&self) -> u32 {
+        u32::from(self.slots.max(1)).min((u32::MAX - 1) / 2 / u32::from(self.connections.max(1)))
     }
 }
 

@@ -113,27 +113,37 @@ fn decode(word: u64) -> Ended {
     })
 }
 
-/// All slots, and the three lists that they may lie in.
+/// A list of free slots. Upper half: counts changes, so that a list that only looks as before is told apart.
+/// Lower half: the first one.
+#[derive(Debug)]
+pub(super) struct Free(AtomicU64);
+
+impl Free {
+    /// The list that begins with this slot.
+    pub(super) fn new(first: u32) -> Self {
+        Self(AtomicU64::new(first.into()))
+    }
+}
+
+/// All slots, and two of the lists that they may lie in; the free lists belong to connections.
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Box<[Slot]>,
-    /// Upper half: counts changes, so that a list that only looks as before is told apart. Lower: the first.
-    free: AtomicU64,
     /// Newest first; the driver takes it whole and turns it round.
     inbox: AtomicU32,
     cancelled: AtomicU32,
 }
 
 impl Table {
-    pub(super) fn new(slots: u32, slices: u16) -> Self {
+    /// Of so many slots, in free lists of `each`.
+    pub(super) fn new(slots: u32, each: u32, slices: u16) -> Self {
         let slot = |index: u32| Slot {
-            next: AtomicU32::new(if index + 1 == slots { NONE } else { index + 1 }),
+            next: AtomicU32::new(if (index + 1).is_multiple_of(each) { NONE } else { index + 1 }),
             slices: (0..slices).map(|_| Words::default()).collect(),
             ..Slot::default()
         };
         Self {
             slots: (0..slots).map(slot).collect(),
-            free: AtomicU64::new(0),
             inbox: AtomicU32::new(NONE),
             cancelled: AtomicU32::new(NONE),
         }
@@ -161,13 +171,13 @@ impl Table {
     }
 
     /// Takes a free slot, of which the caller is the owner from here on.
-    pub(super) fn claim(&self) -> Option<u32> {
-        let mut head = self.free.load(SeqCst);
+    pub(super) fn claim(&self, free: &Free) -> Option<u32> {
+        let mut head = free.0.load(SeqCst);
         loop {
             let index = head as u32;
             let slot = self.slots.get(index as usize)?;
             let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(slot.next.load(Relaxed));
-            match self.free.compare_exchange_weak(head, changed, SeqCst, SeqCst) {
+            match free.0.compare_exchange_weak(head, changed, SeqCst, SeqCst) {
                 Ok(_) => {
                     slot.generation.fetch_add(1, Relaxed);
                     slot.state.store(CLAIMED, Relaxed);
@@ -178,17 +188,17 @@ impl Table {
         }
     }
 
-    /// Gives a slot back. The caller is its owner, and wakes whoever waits for one.
-    pub(super) fn release(&self, index: u32) {
+    /// Gives a slot back to its list. The caller is its owner, and wakes whoever waits for one.
+    pub(super) fn release(&self, free: &Free, index: u32) {
         let slot = self.slot(index);
         // Not to keep the task of the last owner alive.
         drop(slot.waker.take());
         slot.state.store(FREE, Relaxed);
-        let mut head = self.free.load(Relaxed);
+        let mut head = free.0.load(Relaxed);
         loop {
             slot.next.store(head as u32, Relaxed);
             let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(index);
-            match self.free.compare_exchange_weak(head, changed, SeqCst, Relaxed) {
+            match free.0.compare_exchange_weak(head, changed, SeqCst, Relaxed) {
                 Ok(_) => return,
                 Err(other) => head = other,
             }

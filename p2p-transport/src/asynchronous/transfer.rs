@@ -50,7 +50,7 @@ impl<'a> Transfer<'a> {
             self.stage = Stage::Refused(OpFault::SliceCount.into());
             return true;
         }
-        let slot = shared.waiters.claim(&shared.table);
+        let slot = self.conn.slots(self.way).claim(&shared.table);
         if let Some(slot) = slot {
             self.enter(slot);
         }
@@ -66,17 +66,17 @@ impl<'a> Transfer<'a> {
         let ticket = match self.stage {
             Stage::Waiting(ticket) => ticket,
             Stage::Fresh | Stage::Started(..) | Stage::Refused(_) | Stage::Over => {
-                let ticket = shared.waiters.join(&shared.table, cx.waker());
+                let ticket = self.conn.slots(self.way).join(&shared.table, cx.waker());
                 self.stage = Stage::Waiting(ticket);
                 ticket
             }
         };
-        if let Some(slot) = shared.waiters.poll(ticket, cx.waker()) {
+        if let Some(slot) = self.conn.slots(self.way).poll(ticket, cx.waker()) {
             self.enter(slot);
             return Poll::Ready(());
         }
         if shared.is_gone() {
-            shared.waiters.leave(&shared.table, ticket);
+            self.conn.slots(self.way).leave(&shared.table, ticket);
             self.stage = Stage::Refused(TransferError::Gone);
             return Poll::Ready(());
         }
@@ -84,7 +84,8 @@ impl<'a> Transfer<'a> {
     }
 
     /// Starts it, as soon as there is a free slot: it takes its place in the order of messages. Its outcome is
-    /// there when the transfer itself is awaited.
+    /// there when the transfer itself is awaited, and keeps the slot until it is: whoever starts more transfers
+    /// than there are slots before awaiting one waits for ever.
     pub async fn start(&mut self) {
         poll_fn(|cx| self.poll_start(cx)).await;
     }
@@ -121,8 +122,7 @@ impl<'a> Transfer<'a> {
             Some(ended) => ended,
         };
         self.stage = Stage::Over;
-        shared.table.release(slot);
-        shared.waiters.hand_out(&shared.table);
+        self.conn.slots(self.way).release(&shared.table, slot);
         Poll::Ready(ended)
     }
 }
@@ -150,13 +150,12 @@ impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         let shared = self.conn.shared();
         match self.stage {
-            Stage::Waiting(ticket) => shared.waiters.leave(&shared.table, ticket),
+            Stage::Waiting(ticket) => self.conn.slots(self.way).leave(&shared.table, ticket),
             Stage::Started(slot, _) => {
                 // Not to keep the task alive as long as the message.
                 drop(shared.table.slot(slot).waker.take());
                 if !shared.table.slot(slot).detach() {
-                    shared.table.release(slot);
-                    shared.waiters.hand_out(&shared.table);
+                    self.conn.slots(self.way).release(&shared.table, slot);
                 }
             }
             Stage::Fresh | Stage::Refused(_) | Stage::Over => {}

@@ -1,17 +1,37 @@
-//! Transfers that wait for a free slot, in the order in which they came.
+//! The free slots of a connection, and transfers that wait for one in the order in which they came.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::slot::Table;
+use super::slot::{Free, Table, Way};
+
+/// The slots of one connection: as many for each way, apart from each other. A connection that had none left
+/// for its receives, because its sends wait for those of the peer, would wait for ever; so would one whose
+/// slots others have taken.
+#[derive(Debug)]
+pub(super) struct Block {
+    ways: [Waiters; 2],
+}
+
+impl Block {
+    /// The slots from `first` on, `each` for sends and then as many for receives.
+    pub(super) fn new(first: u32, each: u32) -> Self {
+        Self { ways: [first, first + each].map(|first| Waiters::new(Free::new(first), each)) }
+    }
+
+    pub(super) const fn way(&self, way: Way) -> &Waiters {
+        &self.ways[way as usize]
+    }
+}
 
 /// Nobody waits while there is a free slot: whoever comes, and whoever gives a slot back, hands out what there
 /// is. `waiting` and the free list are both accessed in one total order (`SeqCst`), so that of two who do so at
 /// once at least one sees the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiters {
+    free: Free,
     /// Those without a slot.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
@@ -31,10 +51,10 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// With room for so many; more allocate.
-    pub(super) fn new(room: usize) -> Self {
-        let queue = Queue { entries: VecDeque::with_capacity(room), last: 0 };
-        Self { waiting: AtomicUsize::new(0), queue: Mutex::new(queue) }
+    /// With room for so many who wait; more allocate.
+    fn new(free: Free, room: u32) -> Self {
+        let queue = Queue { entries: VecDeque::with_capacity(room as usize), last: 0 };
+        Self { free, waiting: AtomicUsize::new(0), queue: Mutex::new(queue) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -44,7 +64,7 @@ impl Waiters {
 
     /// Takes a free slot, unless somebody waits for one already.
     pub(super) fn claim(&self, table: &Table) -> Option<u32> {
-        if self.waiting.load(SeqCst) == 0 { table.claim() } else { None }
+        if self.waiting.load(SeqCst) == 0 { table.claim(&self.free) } else { None }
     }
 
     /// Begins to wait.
@@ -82,8 +102,7 @@ impl Waiters {
         };
         match left.map(|waiter| waiter.slot) {
             Some(Some(slot)) => {
-                table.release(slot);
-                self.hand_out(table);
+                self.release(table, slot);
             }
             Some(None) => {
                 self.waiting.fetch_sub(1, SeqCst);
@@ -92,15 +111,21 @@ impl Waiters {
         }
     }
 
-    /// Gives free slots to those who wait. To be called after each release of a slot.
-    pub(super) fn hand_out(&self, table: &Table) {
+    /// Gives a slot back, whose owner the caller is, to whoever waits.
+    pub(super) fn release(&self, table: &Table, slot: u32) {
+        table.release(&self.free, slot);
+        self.hand_out(table);
+    }
+
+    /// Gives free slots to those who wait.
+    fn hand_out(&self, table: &Table) {
         while self.waiting.load(SeqCst) > 0 {
             let waker = {
                 let mut queue = self.lock();
                 let Some(waiter) = queue.entries.iter_mut().find(|waiter| waiter.slot.is_none()) else {
                     return;
                 };
-                let Some(slot) = table.claim() else { return };
+                let Some(slot) = table.claim(&self.free) else { return };
                 waiter.slot = Some(slot);
                 self.waiting.fetch_sub(1, SeqCst);
                 waiter.waker.take()

@@ -56,6 +56,10 @@ pub(crate) struct Loopback {
     limits: Limits,
     /// Messages are not matched while this is set.
     pub(crate) stalled: bool,
+    /// Each completion is reported twice, which no backend may do.
+    pub(crate) repeats: bool,
+    /// The next poll panics.
+    pub(crate) panics: bool,
 }
 
 impl Loopback {
@@ -73,11 +77,17 @@ impl Loopback {
             why: Vec::new(),
             limits,
             stalled: false,
+            repeats: false,
+            panics: false,
         }
     }
 
     pub(crate) fn live_connections(&self) -> usize {
         self.links.len()
+    }
+
+    pub(crate) fn live_listeners(&self) -> usize {
+        self.listeners.len()
     }
 
     /// Lengths of the sends of a connection that wait for a receive.
@@ -131,7 +141,9 @@ impl Loopback {
     }
 
     fn complete(&mut self, conn: ConnId, work: &Work, outcome: Outcome) {
-        self.events.push_back(Event::Completed { conn, token: work.token, outcome });
+        for _ in 0..=usize::from(self.repeats) {
+            self.events.push_back(Event::Completed { conn, token: work.token, outcome });
+        }
         self.regions.release(work.slices(), Regions::ready);
     }
 
@@ -319,6 +331,7 @@ impl Transport for Loopback {
     }
 
     fn poll(&mut self, _now: Now, events: &mut Events) -> Next {
+        assert!(!self.panics, "asked to");
         let moved = !self.stalled && self.step();
         while events.room() > 0 {
             let event = match self.events.pop_front() {

@@ -5,10 +5,16 @@ use super::super::connection::{Connection, Listener, Region};
 use super::super::handle::{Command, Lease, NotRegistered, Reply};
 use super::super::lines::{Hold, Line};
 use super::super::slot::Way;
+use super::super::waiters::Block;
 use super::Driver;
 use crate::{ConnId, Error, ErrorKind, Event, Events, Next, Now, Outcome, RegionId, Transport};
 
 use std::sync::Arc;
+
+fn exhausted(during: &'static str) -> Error {
+    let text = "there are as many connections as Options::connections allows: drop one that has ended";
+    Error::new(ErrorKind::Exhausted, during, text)
+}
 
 impl<T: Transport> Driver<T> {
     /// Carries a command out. Who asked and went away leaves nothing behind: what it would have got is dropped.
@@ -23,13 +29,19 @@ impl<T: Transport> Driver<T> {
             }
             Command::Unlisten(id) => drop(self.transport.unlisten(id)),
             Command::Accept(mut listener, reply) => {
+                let Some(block) = self.free_block() else {
+                    return drop(reply.send(Err(exhausted("accept"))));
+                };
                 let stale = || Error::stale("accept", "listener");
                 let conn = listener.take().ok_or_else(stale).and_then(|id| self.transport.accept(id));
-                self.await_connection(conn, reply);
+                self.await_connection(conn, reply, block);
             }
             Command::Connect(rail, peer, reply) => {
+                let Some(block) = self.free_block() else {
+                    return drop(reply.send(Err(exhausted("connect"))));
+                };
                 let conn = self.transport.connect(rail, &peer);
-                self.await_connection(conn, reply);
+                self.await_connection(conn, reply, block);
             }
             Command::Close(id) => {
                 // Unless it has closed by itself.
@@ -53,10 +65,16 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    fn await_connection(&mut self, conn: Result<ConnId, Error>, reply: Reply<Connection>) {
+    /// Slots that no connection has. What was started on an earlier one and is still in the inbox keeps its
+    /// slots: they are not in the free lists.
+    fn free_block(&self) -> Option<Arc<Block>> {
+        self.blocks.iter().find(|block| Arc::strong_count(block) == 1).map(Arc::clone)
+    }
+
+    fn await_connection(&mut self, conn: Result<ConnId, Error>, reply: Reply<Connection>, block: Arc<Block>) {
         match conn {
             Ok(id) => {
-                self.lines.insert(id, Line::new(id, reply));
+                self.lines.insert(id, Line::new(id, reply, block));
                 // Each connection may be marked at once without an allocation.
                 self.marked.reserve(self.lines.len().saturating_sub(self.marked.len()));
                 self.walked.reserve(self.lines.len().saturating_sub(self.walked.len()));
@@ -93,9 +111,8 @@ impl<T: Transport> Driver<T> {
     fn connected(&mut self, id: ConnId) {
         let Some(line) = self.lines.line(id) else { return };
         let (Some(reply), Some(limits)) = (line.reply.take(), self.transport.limits(id)) else { return };
-        let fate = Arc::clone(&line.fate);
         // Dropped if nobody waits for it any more, and so closed.
-        drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), id, *limits, fate))));
+        drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), *limits, line))));
     }
 
     fn closed(&mut self, id: ConnId) {

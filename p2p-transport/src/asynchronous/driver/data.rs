@@ -174,8 +174,9 @@ impl<T: Transport> Driver<T> {
     /// Ends an operation that is in no list and not in the transport.
     fn finish(&self, slot: u32, ended: Ended) {
         if !self.shared.table.slot(slot).finish(ended) {
-            self.shared.table.release(slot);
-            self.shared.waiters.hand_out(&self.shared.table);
+            let (block, rest) = (slot / (2 * self.each), slot % (2 * self.each));
+            let way = if rest < self.each { Way::Send } else { Way::Recv };
+            self.blocks[block as usize].way(way).release(&self.shared.table, slot);
         }
     }
 }
