@@ -103,6 +103,6 @@ pub enum Next {
     /// missed.
     Wait(Option<Now>),
     /// No work is in flight. Sleep until something is submitted, and at most until this time, if there is
-    /// one; where there is a `wait_fd`, it shows peers that go away.
+    /// one; where there is a `wait_fd`, it shows peers that go away, and notifications that come.
     Idle(Option<Now>),
 }

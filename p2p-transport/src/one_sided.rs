@@ -92,7 +92,11 @@ pub trait OneSided {
     /// Fixed facts; `None` before `Connected`, and once the id is stale.
     fn limits(&self, conn: ConnId) -> Option<OneSidedLimits>;
 
-    /// Lets the peer of `conn` read and write local memory, until the region is retired, and describes it.
+    /// Lets the peer of `conn` read and write local memory, and describes it. Access ends at the latest when
+    /// the region is reported as [`Retired`](crate::Event::Retired).
+    ///
+    /// Whether another peer on the same NIC is kept out if it learns the key depends on the hardware: hand
+    /// keys to those only who may use them.
     ///
     /// # Errors
     ///
