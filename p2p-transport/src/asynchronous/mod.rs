@@ -41,7 +41,7 @@
 //!
 //! /// Turns a driver until nobody needs it. A transport with a `wait_fd` deserves better: poll that one and
 //! /// an eventfd, to which the waker writes.
-//! fn drive(mut driver: Driver<impl Transport>, origin: Instant) {
+//! fn drive<T: Transport>(mut driver: Driver<T>, origin: Instant) {
 //!     let waker = Waker::from(Arc::new(Unpark(thread::current())));
 //!     while !driver.is_finished() {
 //!         let now = Now(origin.elapsed());
