@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test that a machine without a GPU can run.
 
 use std::fs;
+use std::path::Path;
 
 use crate::step::{Failure, Steps};
 use crate::workspace::Workspace;
@@ -32,8 +33,22 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Workspace, arguments: &[String]
         &mut test,
         "run the named test alone: cargo xtask test <its name>; a random test prints the seed that repeats it",
     );
+    // Arguments choose tests of the workspace.
+    let result =
+        if arguments.is_empty() { result.and_then(|()| consumer(steps, workspace, &skips)) } else { result };
     print_skipped(&fs::read_to_string(&skips).unwrap_or_default());
     result
+}
+
+/// A program of somebody else's: outside of the workspace, with a lock file of its own, and warnings refused.
+fn consumer(steps: &mut Steps, workspace: &Workspace, skips: &Path) -> Result<(), Failure> {
+    let mut test = workspace.cargo(&["test", "--locked", "--manifest-path", "tests/consumer/Cargo.toml"]);
+    test.env("CARGO_TARGET_DIR", workspace.target.join("consumer"))
+        .env("RUSTFLAGS", "-D warnings")
+        .env(SKIPS, skips);
+    let cure = "mend tests/consumer; after a change of dependencies: \
+                cargo update --workspace --manifest-path tests/consumer/Cargo.toml";
+    steps.command("consumer", &mut test, cure)
 }
 
 fn print_skipped(skipped: &str) {
