@@ -37,6 +37,9 @@ pub(crate) struct Work {
     pub(crate) token: u64,
     pub(crate) side: Side,
     pub(crate) slices: Vec<Slice>,
+    /// Whether its slices were all in live regions. One that ends `BadSlice` uses nothing, whenever it is
+    /// reported.
+    uses: bool,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -181,8 +184,23 @@ impl<'h> Rig<'h> {
     #[track_caller]
     pub(crate) fn connect(&mut self) {
         self.start_connecting();
-        let both = |rig: &Self| (0..2).all(|end| rig.is_connected(end));
-        self.until("both ends are Connected", self.bounds.connect, both);
+        self.until_connected();
+    }
+
+    /// Waits for what [`start_connecting`](Self::start_connecting) began.
+    #[track_caller]
+    pub(crate) fn until_connected(&mut self) {
+        let bound = self.bounds.connect;
+        self.until_with("both ends are Connected", bound, |rig| {
+            rig.turn();
+            for end in 0..2 {
+                let closed = rig.is_closed(end) && !rig.is_connected(end);
+                let conn = rig.conn(end);
+                let why = if closed { rig.transport(end).why(conn).map(ToString::to_string) } else { None };
+                require!(rig, !closed, "end {end}: expected Connected, and Closed came because of {why:?}");
+            }
+            rig.is_connected(0) && rig.is_connected(1)
+        });
     }
 
     /// Listens, accepts and connects, and does not wait for it.
@@ -360,9 +378,21 @@ impl<'h> Rig<'h> {
         let first = self.works.len();
         for (side, token, slices) in &batch[..accepted.count] {
             let (side, token, slices) = (*side, *token, slices.clone());
-            self.works.push(Work { end, conn, token, side, slices, outcome: None });
+            let uses = slices.iter().all(|slice| self.is_live(end, slice));
+            self.works.push(Work { end, conn, token, side, slices, uses, outcome: None });
         }
         (accepted, first)
+    }
+
+    /// Whether a slice lies in a region that was not asked to retire.
+    fn is_live(&self, end: usize, slice: &Slice) -> bool {
+        let live = |buffer: &&Buffer| {
+            buffer.end == end && buffer.region == slice.region && !buffer.retiring && !buffer.retired
+        };
+        let inside = |buffer: &Buffer| {
+            slice.offset.checked_add(slice.len.into()).is_some_and(|last| last <= buffer.length as u64)
+        };
+        self.buffers.iter().find(live).is_some_and(inside)
     }
 
     /// Tokens begin anew, for two runs that have to be the same.
@@ -476,7 +506,7 @@ impl<'h> Rig<'h> {
                 require!(self, of.retiring && !of.retired, "expected Retired once and on request: {event:?}");
                 let user = self.works.iter().find(|work| {
                     let uses = |slice: &Slice| slice.region == region;
-                    work.end == end && work.outcome.is_none() && work.slices.iter().any(uses)
+                    work.end == end && work.uses && work.outcome.is_none() && work.slices.iter().any(uses)
                 });
                 require!(
                     self,

@@ -155,6 +155,8 @@ pub(crate) fn in_flight(rig: &mut Rig<'_>) {
         let bytes = pattern(rig.seed, end as u64, uses * length);
         rig.buffers[source].probe.write(0, &bytes);
         let mut flying = Vec::new();
+        // A backend that completes in order reports these after what was submitted before them.
+        let mut bad = Vec::new();
         for number in 0..uses {
             let slice = rig.buffers[target].slice(number * length, length);
             flying.push(rig.must_post(end, Side::Recv, &[slice]));
@@ -169,18 +171,22 @@ pub(crate) fn in_flight(rig: &mut Rig<'_>) {
                 }
                 rig.retire(target);
                 rig.wait_a_little();
-                refused(rig, target);
+                bad.extend(submit_retired(rig, target));
             }
             let slice = rig.buffers[source].slice(number * length, length);
             flying.push(rig.must_post(peer, Side::Send, &[slice]));
         }
         if early == uses {
             rig.retire(target);
-            refused(rig, target);
+            bad.extend(submit_retired(rig, target));
             rig.retire(source);
-            refused(rig, source);
+            bad.extend(submit_retired(rig, source));
         }
         rig.until_done(&flying);
+        rig.until_done(&bad);
+        for &work in &bad {
+            rig.require_outcome(work, Outcome::Failed(OpFault::BadSlice));
+        }
         for &work in &flying {
             rig.require_outcome(work, Outcome::Done { len: length as u32 });
         }
@@ -200,16 +206,24 @@ pub(crate) fn in_flight(rig: &mut Rig<'_>) {
 
 /// Submitting with a retired region is taken, and ends `BadSlice`.
 fn refused(rig: &mut Rig<'_>, buffer: usize) {
-    let end = rig.buffers[buffer].end;
-    let window = rig.limits(end);
-    let pending = rig.pending(end);
-    for (side, room) in [(Side::Send, window.max_sends), (Side::Recv, window.max_recvs)] {
-        if pending >= usize::from(room) {
-            continue;
-        }
-        let slice = rig.buffers[buffer].slice(0, 1);
-        let work = rig.must_post(end, side, &[slice]);
-        rig.until_done(&[work]);
+    let bad = submit_retired(rig, buffer);
+    rig.until_done(&bad);
+    for &work in &bad {
         rig.require_outcome(work, Outcome::Failed(OpFault::BadSlice));
     }
+}
+
+/// Submits a send and a receive with a retired region, where the windows have room.
+fn submit_retired(rig: &mut Rig<'_>, buffer: usize) -> Vec<usize> {
+    let end = rig.buffers[buffer].end;
+    let limits = rig.limits(end);
+    let pending = rig.pending(end);
+    let slice = rig.buffers[buffer].slice(0, 1);
+    let mut works = Vec::new();
+    for (side, window) in [(Side::Send, limits.max_sends), (Side::Recv, limits.max_recvs)] {
+        if pending < usize::from(window) {
+            works.push(rig.must_post(end, side, &[slice]));
+        }
+    }
+    works
 }

@@ -77,8 +77,7 @@ fn listeners(rig: &mut Rig<'_>) {
         rig.fail(format_args!("expected connect to work, and {connecting:?} came"))
     };
     rig.adopt(1, conn);
-    let bound = rig.bounds.connect;
-    rig.until("both ends are Connected", bound, |rig| rig.is_connected(0) && rig.is_connected(1));
+    rig.until_connected();
     rig.close(0);
     let bound = rig.bounds.close + rig.bounds.death;
     rig.until("both ends are Closed", bound, |rig| rig.is_closed(0) && rig.is_closed(1));

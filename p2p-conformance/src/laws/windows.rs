@@ -15,8 +15,7 @@ pub(crate) fn rejected(rig: &mut Rig<'_>) {
     let token = rig.token();
     let (accepted, _) = rig.batch(1, &[(Side::Send, token, vec![slice])]);
     rig.require_stop(accepted, Stop::Busy);
-    let bound = rig.bounds.connect;
-    rig.until("both ends are Connected", bound, |rig| rig.is_connected(0) && rig.is_connected(1));
+    rig.until_connected();
 
     for receiver in 0..2 {
         let peer = 1 - receiver;
@@ -77,8 +76,7 @@ pub(crate) fn rejected(rig: &mut Rig<'_>) {
 /// Law 11.
 pub(crate) fn busy(rig: &mut Rig<'_>) {
     rig.start_connecting();
-    let bound = rig.bounds.connect;
-    rig.until("both ends are Connected", bound, |rig| rig.is_connected(0) && rig.is_connected(1));
+    rig.until_connected();
     for end in 0..2 {
         let buffers = [rig.buffer(end, 8), rig.buffer(1 - end, 8)];
         let [here, there] = buffers.map(|buffer| rig.buffers[buffer].slice(0, 1));
