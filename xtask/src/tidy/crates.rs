@@ -64,7 +64,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         name: "p2p-transport-tcpx",
         may_use: &["p2p-transport", "tcpx-core", "tcpx-soft", "p2p-memory"],
-        may_test_with: &["p2p-conformance"],
+        may_test_with: &["p2p-conformance", "tcpx-sys"],
         unsafe_code: Unsafe::Nowhere,
     },
     Row { name: "benches", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Nowhere },
