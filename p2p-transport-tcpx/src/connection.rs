@@ -95,8 +95,9 @@ impl Registered {
 /// a send only that it was handed over.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    /// When it ends however far it came.
-    pub(crate) deadline: Now,
+    /// When it ends however far it came: a while after the first look at it, because only a poll knows the
+    /// time.
+    pub(crate) deadline: Option<Now>,
     /// This end has said that it closes.
     pub(crate) closed_here: bool,
     /// What the peer said it has sent, if it has said that it closes.
@@ -106,8 +107,14 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) const fn new(deadline: Now) -> Self {
-        Self { deadline, closed_here: false, peer_sent: None, said_received: false, got_received: false }
+    pub(crate) const fn new() -> Self {
+        Self {
+            deadline: None,
+            closed_here: false,
+            peer_sent: None,
+            said_received: false,
+            got_received: false,
+        }
     }
 
     /// Whether everything was received that the peer has sent and this end still receives.
@@ -356,7 +363,6 @@ pub(crate) fn lost(during: &'static str, text: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::{Ending, Name, Side};
-    use p2p_transport::Now;
 
     #[test]
     fn a_name_survives_the_plugin() {
@@ -372,7 +378,7 @@ mod tests {
     #[test]
     fn an_end_is_over_when_both_have_what_they_wait_for() {
         let ending = |closed_here, peer: bool, said_received, got_received| Ending {
-            deadline: Now::default(),
+            deadline: None,
             closed_here,
             peer_sent: peer.then(Vec::new),
             said_received,

@@ -28,6 +28,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) watch: &'a Watch,
     /// Bound after which a peer is dead.
     pub(crate) peer_timeout: Duration,
+    /// Time that an opening may take.
+    pub(crate) connect_timeout: Duration,
     pub(crate) now: Now,
     pub(crate) at: Instant,
 }
@@ -35,9 +37,9 @@ pub(crate) struct Surroundings<'a> {
 /// A connection on its way.
 pub(crate) struct Opening {
     role: Role,
-    deadline: Now,
-    /// For the comms, on the real clock.
-    comms_deadline: Instant,
+    /// When it is given up, in both clocks: a while after the first look at it, because only a poll knows the
+    /// time.
+    deadline: Option<(Now, Instant)>,
     /// Longest message of this end's NIC.
     max_message: u32,
     stage: Stage,
@@ -92,27 +94,15 @@ pub(crate) enum Progress {
 }
 
 impl Opening {
-    pub(crate) fn connecting(
-        key: Key,
-        places: Vec<SocketAddr>,
-        max_message: u32,
-        deadline: Now,
-        comms_deadline: Instant,
-    ) -> Self {
+    pub(crate) fn connecting(key: Key, places: Vec<SocketAddr>, max_message: u32) -> Self {
         let role = Role::Connecting { key, places: places.into(), tried: Vec::new() };
         let stage = Stage::Dialing { until: None };
-        Self { role, deadline, comms_deadline, max_message, stage, peer_is_ready: false }
+        Self { role, deadline: None, max_message, stage, peer_is_ready: false }
     }
 
-    pub(crate) const fn accepting(
-        key: Key,
-        hub: &'static Hub,
-        max_message: u32,
-        deadline: Now,
-        comms_deadline: Instant,
-    ) -> Self {
+    pub(crate) const fn accepting(key: Key, hub: &'static Hub, max_message: u32) -> Self {
         let role = Role::Accepting { key, hub };
-        Self { role, deadline, comms_deadline, max_message, stage: Stage::Waiting, peer_is_ready: false }
+        Self { role, deadline: None, max_message, stage: Stage::Waiting, peer_is_ready: false }
     }
 
     /// The comms were taken, and this end is ready.
@@ -129,7 +119,10 @@ impl Opening {
         stream: &mut Option<Stream>,
         around: &Surroundings<'_>,
     ) -> Result<Progress, Error> {
-        if around.now >= self.deadline {
+        let timeout = around.connect_timeout;
+        let (deadline, _) =
+            *self.deadline.get_or_insert_with(|| (around.now.after(timeout), around.at + timeout));
+        if around.now >= deadline {
             return Err(self.too_late());
         }
         if let Stage::Dialing { .. } = self.stage {
@@ -144,6 +137,10 @@ impl Opening {
         }
         let is_ready = matches!(self.stage, Stage::Ready) && self.peer_is_ready;
         Ok(if is_ready { Progress::Connected } else { Progress::Pending })
+    }
+
+    fn comms_deadline(&self, around: &Surroundings<'_>) -> Instant {
+        self.deadline.map_or(around.at, |(_, deadline)| deadline)
     }
 
     fn too_late(&self) -> Error {
@@ -239,7 +236,8 @@ impl Opening {
         }
         let channels = channels.min(rail.channels);
         let max_message = max_message.min(self.max_message);
-        let (trade, handles) = Trade::new(channels, max_message, rail, around.plugin, self.comms_deadline)?;
+        let (trade, handles) =
+            Trade::new(channels, max_message, rail, around.plugin, self.comms_deadline(around))?;
         opened.say(&Word::Welcome { max_message: self.max_message, handles });
         self.stage = Stage::Trading(trade);
         Ok(())
@@ -252,6 +250,7 @@ impl Opening {
         stream: &mut Option<Stream>,
         around: &Surroundings<'_>,
     ) -> Result<(), Error> {
+        let comms_deadline = self.comms_deadline(around);
         loop {
             if let Stage::Dialing { .. } | Stage::Waiting = self.stage {
                 return Ok(());
@@ -282,16 +281,16 @@ impl Opening {
                         return Err(lost("connect", text.to_owned()));
                     }
                     let max_message = max_message.min(self.max_message);
-                    let made = Trade::new(channels, max_message, rail, around.plugin, self.comms_deadline);
+                    let made = Trade::new(channels, max_message, rail, around.plugin, comms_deadline);
                     let (mut trade, own) = made?;
                     open.say(&Word::Handles(own));
-                    trade.connect(&handles, rail, around.plugin, self.comms_deadline)?;
+                    trade.connect(&handles, rail, around.plugin, comms_deadline)?;
                     self.stage = Stage::Trading(trade);
                 }
                 (Word::Handles(handles), Stage::Trading(trade), Role::Accepting { .. })
                     if trade.connecting.is_empty() && handles.len() == usize::from(trade.channels) =>
                 {
-                    trade.connect(&handles, rail, around.plugin, self.comms_deadline)?;
+                    trade.connect(&handles, rail, around.plugin, comms_deadline)?;
                 }
                 (Word::Ready, Stage::Trading(_) | Stage::Ready, _) if !self.peer_is_ready => {
                     self.peer_is_ready = true;

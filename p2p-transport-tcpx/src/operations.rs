@@ -21,10 +21,6 @@ pub(crate) struct Operations {
     waiting: VecDeque<SlotIndex>,
     /// Those to be reported, in this order.
     ended: VecDeque<SlotIndex>,
-    /// All that are not free, in the order of submission, where completions are reported in order; otherwise
-    /// empty.
-    submitted: VecDeque<SlotIndex>,
-    in_order: bool,
     started: u64,
     channels: u64,
 }
@@ -35,6 +31,8 @@ struct Slot {
     /// Kept, so that a list of the same length later allocates nothing.
     slices: Vec<Slice>,
     state: State,
+    /// Its number among all that started.
+    sequence: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,19 +44,16 @@ enum State {
 }
 
 impl Operations {
-    /// Slots for `window` operations on each of `channels` channels. Completions are reported in the order of
-    /// submission if there is one channel.
+    /// Slots for `window` operations on each of `channels` channels.
     pub(crate) fn new(channels: u16, window: usize) -> Self {
         let count = usize::from(channels) * window;
-        let slot = || Slot { token: Token(0), slices: Vec::with_capacity(1), state: State::Free };
-        let in_order = channels == 1;
+        let slot =
+            || Slot { token: Token(0), slices: Vec::with_capacity(1), state: State::Free, sequence: 0 };
         Self {
             slots: (0..count).map(|_| slot()).collect(),
             free: (0..count as SlotIndex).rev().collect(),
             waiting: VecDeque::with_capacity(count),
             ended: VecDeque::with_capacity(count),
-            submitted: VecDeque::with_capacity(if in_order { count } else { 0 }),
-            in_order,
             started: 0,
             channels: u64::from(channels),
         }
@@ -88,9 +83,6 @@ impl Operations {
         slot.token = token;
         slot.slices.clear();
         slot.state = State::Waiting;
-        if self.in_order {
-            self.submitted.push_back(index);
-        }
         match fault {
             None => {
                 slot.slices.extend_from_slice(slices);
@@ -112,7 +104,8 @@ impl Operations {
     /// The operation of [`next_to_start`](Self::next_to_start) was handed to its channel.
     pub(crate) fn started(&mut self) {
         if let Some(index) = self.waiting.pop_front() {
-            self.slots[usize::from(index)].state = State::Started;
+            let slot = &mut self.slots[usize::from(index)];
+            (slot.state, slot.sequence) = (State::Started, self.started);
             self.started += 1;
         }
     }
@@ -154,12 +147,12 @@ impl Operations {
         }
     }
 
-    /// Ends everything, in the order of submission where that matters.
+    /// Ends everything, what has started in the order in which it did.
     pub(crate) fn flush(&mut self) {
-        for index in 0..self.slots.len() as SlotIndex {
-            if self.slots[usize::from(index)].state == State::Started {
-                self.end(index, Outcome::ConnLost);
-            }
+        loop {
+            let started = self.slots.iter().zip(0..).filter(|(slot, _)| slot.state == State::Started);
+            let Some((_, oldest)) = started.min_by_key(|(slot, _)| slot.sequence) else { break };
+            self.end(oldest, Outcome::ConnLost);
         }
         self.flush_waiting();
     }
@@ -183,17 +176,7 @@ impl Operations {
 
     fn end(&mut self, index: SlotIndex, outcome: Outcome) {
         self.slots[usize::from(index)].state = State::Ended(outcome);
-        if !self.in_order {
-            self.ended.push_back(index);
-            return;
-        }
-        while let Some(&oldest) = self.submitted.front() {
-            if !matches!(self.slots[usize::from(oldest)].state, State::Ended(_)) {
-                return;
-            }
-            self.submitted.pop_front();
-            self.ended.push_back(oldest);
-        }
+        self.ended.push_back(index);
     }
 }
 
@@ -239,15 +222,16 @@ mod tests {
     }
 
     #[test]
-    fn with_one_channel_reports_keep_the_order_of_submission() {
+    fn what_never_started_is_reported_at_once_and_the_rest_in_order() {
         let mut operations = Operations::new(1, 4);
-        assert!(operations.accept(Token(0), &[], None));
-        assert!(operations.accept(Token(1), &[], Some(OpFault::TooLong)));
-        assert_eq!(reports(&mut operations), []);
-        let (index, ..) = operations.next_to_start().expect("it waits");
-        operations.started();
-        operations.end_started(index, |_| DONE);
-        assert_eq!(reports(&mut operations), [(0, DONE), (1, Outcome::Failed(OpFault::TooLong))]);
+        for token in 0..3 {
+            assert!(operations.accept(Token(token), &[], None));
+            operations.started();
+        }
+        assert!(operations.accept(Token(3), &[], Some(OpFault::TooLong)));
+        assert_eq!(reports(&mut operations), [(3, Outcome::Failed(OpFault::TooLong))]);
+        operations.flush();
+        assert_eq!(reports(&mut operations), [0, 1, 2].map(|token| (token, Outcome::ConnLost)));
         assert!(operations.is_empty());
     }
 
@@ -334,9 +318,6 @@ mod tests {
             operations.flush();
             reported.extend(reports(&mut operations));
             prop_assert!(operations.is_empty() && !operations.has_ended());
-            if channels == 1 {
-                prop_assert!(reported.is_sorted_by_key(|(token, _)| *token));
-            }
             reported.sort_by_key(|(token, _)| *token);
             prop_assert_eq!(reported, outcomes.into_iter().collect::<Vec<_>>());
         }

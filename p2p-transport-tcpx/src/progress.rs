@@ -12,12 +12,16 @@ use crate::connection::{Conn, Ending, Live, Name, Pair, Phase, Side, lost};
 use crate::establish::{Comms, Progress, Surroundings};
 use crate::exchange::wire::Word;
 use crate::operations::Operations;
+use crate::options::Options;
 
 /// Time between two looks at the exchange streams while every connection is settled: they carry nothing then
 /// but the end of a peer. Whoever sleeps is woken by it.
 const LOOK: Duration = Duration::from_millis(1);
 /// The same while connections open or end, and time between two tries of a post that the plugin did not take.
 const SOON: Duration = Duration::from_micros(100);
+/// Time after something moved in which sleeping would cost more than it saves: getting ready for it takes a
+/// system call and another round, and waking up takes longer than an answer from near by.
+const SPIN: Duration = Duration::from_micros(20);
 /// Longest sleep while channels have work, because their deadlines are found in rounds.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Time between two copies of the counters.
@@ -41,7 +45,11 @@ impl Tcpx {
             self.publish();
         }
         if moved || events.room() < room || !self.reports.is_empty() || self.regions.has_retired() {
+            self.quiet_at = now.after(SPIN);
             return Next::Again;
+        }
+        if now < self.quiet_at {
+            return Next::Spin;
         }
         self.sleep(at)
     }
@@ -198,8 +206,9 @@ impl Tcpx {
         match &mut conn.phase {
             Phase::Opening(opening) => {
                 let Self { plugin, watch, options, now, .. } = self;
-                let peer_timeout = options.peer_timeout;
-                let around = Surroundings { plugin, watch, peer_timeout, now: *now, at };
+                let (now, Options { peer_timeout, connect_timeout, .. }) = (*now, &*options);
+                let (peer_timeout, connect_timeout) = (*peer_timeout, *connect_timeout);
+                let around = Surroundings { plugin, watch, peer_timeout, connect_timeout, now, at };
                 match opening.drive(conn.rail, index, &mut conn.stream, &around) {
                     Ok(Progress::Pending) => false,
                     Ok(Progress::Comms(comms)) => {
@@ -302,8 +311,7 @@ impl Tcpx {
 
     /// Hears what the peer of an open or ending connection says, and ends it when it is time.
     fn hear(&mut self, id: ConnId) -> bool {
-        let deadline = self.now.after(self.options.peer_timeout);
-        let now = self.now;
+        let (now, peer_timeout) = (self.now, self.options.peer_timeout);
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let (mut moved, mut gone) = (false, None);
         while let Some(stream) = &mut conn.stream {
@@ -311,7 +319,7 @@ impl Tcpx {
             match stream.next() {
                 Ok(Some(word)) => {
                     moved = true;
-                    if let Err(text) = conn.take_word(word, deadline) {
+                    if let Err(text) = conn.take_word(word) {
                         gone = Some(text);
                         break;
                     }
@@ -345,7 +353,8 @@ impl Tcpx {
             moved = true;
             stream.say(&Word::Received);
         }
-        if gone.is_some() || ending.is_over() || now >= ending.deadline {
+        let deadline = *ending.deadline.get_or_insert(now.after(peer_timeout));
+        if gone.is_some() || ending.is_over() || now >= deadline {
             self.end(id, reason, false);
             return true;
         }
@@ -466,12 +475,12 @@ fn take(
 
 impl Conn {
     /// What the peer says of an open or ending connection; an error if it may not be said.
-    fn take_word(&mut self, word: Word, deadline: Now) -> Result<(), String> {
+    fn take_word(&mut self, word: Word) -> Result<(), String> {
         let channels = self.live.as_ref().map_or(0, |live| live.channels.len());
         match word {
             Word::Closing { sent } if sent.len() == channels => {
                 if let Phase::Open = self.phase {
-                    self.phase = Phase::Ending(Ending::new(deadline));
+                    self.phase = Phase::Ending(Ending::new());
                     if let Some(live) = &mut self.live {
                         live.sends.flush_waiting();
                     }

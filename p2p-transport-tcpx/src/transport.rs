@@ -43,6 +43,8 @@ pub struct Tcpx {
     pub(crate) now: Now,
     pub(crate) next_look: Now,
     pub(crate) next_publish: Now,
+    /// From when on a poll that finds nothing says how to sleep.
+    pub(crate) quiet_at: Now,
     /// Connections that have something to report.
     pub(crate) reports: Bits,
     /// The connection that reports first.
@@ -109,6 +111,7 @@ impl Tcpx {
             now: Now::default(),
             next_look: Now::default(),
             next_publish: Now::default(),
+            quiet_at: Now::default(),
             reports: Bits::default(),
             report_next: 0,
             waiting: Bits::default(),
@@ -173,9 +176,8 @@ impl Tcpx {
         ips.into_iter().map(|ip| (ip, port).into()).collect()
     }
 
-    fn open(&mut self, rail: Rail, make: impl FnOnce(u32, Now, Instant) -> Opening) -> ConnId {
-        let deadline = self.now.after(self.options.connect_timeout);
-        let opening = make(self.max_message(rail.nic), deadline, self.instant(deadline));
+    fn open(&mut self, rail: Rail, make: impl FnOnce(u32) -> Opening) -> ConnId {
+        let opening = make(self.max_message(rail.nic));
         let id = self.conns.insert(Conn::opening(rail, Box::new(opening)));
         let positions = self.conns.positions();
         self.reasons.resize(positions, None);
@@ -225,7 +227,7 @@ impl Transport for Tcpx {
         let hub = self.watch.known_hub().ok_or_else(|| Error::stale("accept", "listener"))?;
         let found = self.listeners.remove(listener).ok_or_else(|| Error::stale("accept", "listener"))?;
         let Listener { rail, key } = found;
-        Ok(self.open(rail, |longest, deadline, at| Opening::accepting(key, hub, longest, deadline, at)))
+        Ok(self.open(rail, |longest| Opening::accepting(key, hub, longest)))
     }
 
     fn unlisten(&mut self, listener: ListenerId) -> Result<(), Error> {
@@ -240,12 +242,11 @@ impl Transport for Tcpx {
         self.rails.check(rail, "connect")?;
         let Place { key, at } = Place::parse(peer)
             .map_err(|error| Error::misuse("connect", error.to_string()).with_source(error))?;
-        Ok(self.open(rail, |longest, deadline, until| Opening::connecting(key, at, longest, deadline, until)))
+        Ok(self.open(rail, |longest| Opening::connecting(key, at, longest)))
     }
 
     fn close(&mut self, id: ConnId) -> Result<(), Error> {
         let conn = self.conns.get_mut(id).ok_or_else(|| Error::stale("close", "connection"))?;
-        let deadline = self.now.after(self.options.peer_timeout);
         let ending = match &mut conn.phase {
             Phase::Opening(_) => {
                 if let Some(stream) = &mut conn.stream {
@@ -258,7 +259,7 @@ impl Transport for Tcpx {
             Phase::Over => return Ok(()),
             Phase::Ending(ending) => ending,
             phase @ Phase::Open => {
-                *phase = Phase::Ending(Ending::new(deadline));
+                *phase = Phase::Ending(Ending::new());
                 let Phase::Ending(ending) = phase else { return Ok(()) };
                 ending
             }

@@ -1,0 +1,83 @@
+//! The laws of the contract over the soft plugin: with one channel and with three, in host mode and, in a
+//! process of its own, with scattered pages.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use p2p_conformance::{Bounds, Harness, Law, conformance};
+use p2p_transport::{NicId, Now, Rail, Transport};
+use p2p_transport_tcpx::{Choice, Options, Tcpx};
+use tcpx_core::config::{Config, FixedEnvironment};
+
+/// Two transports of this process, on the real clock.
+struct Soft {
+    origin: Instant,
+    channels: u16,
+    /// Bytes registered at once.
+    registration_limit: Option<usize>,
+}
+
+impl Soft {
+    fn new(channels: u16) -> Self {
+        Self { origin: Instant::now(), channels, registration_limit: None }
+    }
+
+    fn in_pieces(channels: u16) -> Self {
+        Self { registration_limit: Some(256 << 10), ..Self::new(channels) }
+    }
+}
+
+impl Harness for Soft {
+    fn ends(&mut self, _seed: u64) -> [Box<dyn Transport>; 2] {
+        let none: [(&str, &str); 0] = [];
+        let environment: FixedEnvironment = none.into_iter().collect();
+        let config = Config::from_environment(&environment).expect("no variables");
+        let plugin = Choice::Soft.open(&config).expect("the soft plugin");
+        [0, 1].map(|_| -> Box<dyn Transport> {
+            let mut options = Options::of(&config, self.origin);
+            options.peer_timeout = Duration::from_secs(2);
+            options.connect_timeout = Duration::from_secs(2);
+            options.registration_limit = self.registration_limit;
+            Box::new(Tcpx::new(plugin.clone(), &config, options).expect("a transport"))
+        })
+    }
+
+    fn step(&mut self) -> Now {
+        // The plugin's threads move the bytes, on as few as two cores.
+        std::thread::yield_now();
+        Now(self.origin.elapsed())
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+
+    fn rail(&self, _end: usize) -> Rail {
+        Rail { nic: NicId(0), device: None, channels: self.channels }
+    }
+
+    fn not_applicable(&self, law: Law) -> Option<&'static str> {
+        (law == Law::SameTrace)
+            .then_some("the plugin's threads and the kernel's sockets are not deterministic")
+    }
+
+    fn seeds(&self) -> u64 {
+        2
+    }
+}
+
+conformance!(one_channel, Soft::new(1));
+conformance!(three_channels, Soft::new(3));
+conformance!(in_pieces, Soft::in_pieces(2));
+
+/// The plugin reads its mode once, so the same laws run again in another process.
+#[test]
+fn the_laws_hold_with_scattered_pages() {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["one_channel::", "three_channels::", "in_pieces::"]);
+    command.env("TCPX_SOFT_MODE", "unpack").env("TCPX_SOFT_FAULT_SHUFFLE_SEED", "3");
+    command.env("TCPX_SOFT_FAULT_POISON", "1");
+    let output = command.output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains(" 66 passed; 0 failed"), "{text}");
+}
