@@ -71,3 +71,8 @@ pub use counters::{ConnCounters, Counters, Tally, Traffic};
 pub use options::{Options, Unpackers};
 pub use select::Choice;
 pub use transport::Tcpx;
+
+/// The README's example, so that it is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -75,8 +75,3 @@ pub use establish::{Accept, Connect, Connecting, Handle, Listening};
 pub use log::TARGET as LOG_TARGET;
 pub use plugin::{Plugin, Source};
 pub use set::{ChannelId, ChannelSet, Event, Round, Sleep};
-
-/// The README's example, so that it is compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
