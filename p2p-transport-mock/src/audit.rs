@@ -35,14 +35,14 @@ impl State {
         self.links[link].audit[side].open[kind as usize].push(serial);
     }
 
-    /// Each operation is reported once, and in order where that is promised.
-    pub(crate) fn audit_reported(&mut self, link: usize, side: usize, kind: Kind, serial: u64) {
+    /// Each operation is reported once, and those that ran in order where that is promised.
+    pub(crate) fn audit_reported(&mut self, link: usize, side: usize, kind: Kind, serial: u64, ran: bool) {
         let fifo = self.links[link].sides[side].limits.fifo && kind != Kind::OneSided;
         let open = &mut self.links[link].audit[side].open[kind as usize];
         match open.binary_search(&serial) {
             Ok(at) => {
                 open.remove(at);
-                if fifo && at != 0 {
+                if fifo && ran && at != 0 {
                     let text = format!(
                         "link {link}, side {side}: {kind:?} {serial} was reported before {}",
                         open[0]

@@ -302,6 +302,7 @@ impl State {
             if place.inbound.is_empty() || lane.queue.is_empty() {
                 return;
             }
+            self.work += 1;
             let second = swapped && lane.queue.len() > 2 && lane.taken % 5 == 4;
             let ordinal = lane.taken;
             let Some(slot) = lane.start(usize::from(second)) else { return };

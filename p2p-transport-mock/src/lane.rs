@@ -40,6 +40,19 @@ pub(crate) struct Slot {
     pub(crate) one_sided: Option<OneSidedOp>,
     /// Whether it has been handed to the reports.
     queued: bool,
+    /// Whether it is reported in its turn. What never starts is reported at once.
+    ordered: bool,
+}
+
+impl Slot {
+    /// Whether it has ended, and had a place in the order.
+    pub(crate) const fn ran(&self) -> bool {
+        use p2p_transport::OpFault::Truncated;
+        matches!(
+            self.phase,
+            Phase::Finished(Outcome::Done { .. } | Outcome::ConnLost | Outcome::Failed(Truncated))
+        )
+    }
 }
 
 /// Slots of one kind; no more than the window.
@@ -79,20 +92,21 @@ impl Lane {
         let index = self.free.pop().unwrap_or_else(|| {
             let slices = Vec::new();
             let phase = Phase::Free;
-            let (one_sided, queued) = (None, false);
-            self.slots.push(Slot { serial: 0, token, phase, len, slices, one_sided, queued });
+            let (one_sided, queued, ordered) = (None, false, false);
+            self.slots.push(Slot { serial: 0, token, phase, len, slices, one_sided, queued, ordered });
             (self.slots.len() - 1) as u16
         });
         let slot = &mut self.slots[usize::from(index)];
         (slot.serial, slot.token, slot.len) = (self.next_serial, token, len);
         slot.phase = refused.map_or(Phase::Waiting, Phase::Finished);
         (slot.one_sided, slot.queued) = (None, false);
+        slot.ordered = self.fifo && refused.is_none();
         slot.slices.clear();
         if refused.is_none() {
             self.queue.push_back(index);
-        }
-        if self.fifo {
-            self.order.push_back(index);
+            if self.fifo {
+                self.order.push_back(index);
+            }
         }
         self.next_serial += 1;
         self.pending += 1;
@@ -132,7 +146,7 @@ impl Lane {
 
     /// Operations that have ended and may be reported now: all, or a prefix where they are in order.
     pub(crate) fn next_report(&mut self, ended: u16) -> Option<u16> {
-        if self.fifo {
+        if self.slot(ended)?.ordered {
             let &first = self.order.front()?;
             let ready = matches!(self.slot(first)?.phase, Phase::Finished(_));
             ready.then(|| self.order.pop_front())?
@@ -151,6 +165,16 @@ impl Lane {
             slot.slices.clear();
             self.free.push(index);
             self.pending -= 1;
+        }
+    }
+
+    /// The waiting operation at a position of the queue never starts.
+    pub(crate) fn withdraw(&mut self, at: usize) {
+        if let Some(index) = self.queue.remove(at) {
+            self.order.retain(|other| *other != index);
+            if let Some(slot) = self.slot_mut(index) {
+                slot.ordered = false;
+            }
         }
     }
 

@@ -78,11 +78,14 @@ impl State {
             }
             self.take(end, link, side, kind, *op);
         }
-        self.kick(link, side);
+        if !ops.is_empty() {
+            self.kick(link, side);
+        }
         Accepted::all(ops.len())
     }
 
     fn take(&mut self, end: usize, link: usize, side: usize, kind: Kind, op: Op<'_>) {
+        self.work += 1;
         let place = &mut self.links[link].sides[side];
         let nic = NicId(place.nic as u16);
         let (max_slices, max_message) = (place.limits.max_slices, place.limits.max_message);
@@ -144,7 +147,9 @@ impl State {
             self.audit_accepted(link, side, Kind::OneSided, serial);
             self.trace.add(self.now, serial, &(link, side, op));
         }
-        self.kick(link, side);
+        if !ops.is_empty() {
+            self.kick(link, side);
+        }
         Accepted::all(ops.len())
     }
 
@@ -177,6 +182,7 @@ impl State {
 
     pub(crate) fn cancel(&mut self, end: usize, conn: ConnId, token: Token) -> bool {
         let Some((link, side)) = self.linked(end, conn) else { return false };
+        self.work += 1;
         let mut newest = None;
         for kind in Kind::ALL {
             if kind == Kind::Recv && self.settings.posted_is_started {
@@ -200,7 +206,7 @@ impl State {
         let started = self.strikes_planted(Planted::CancelStarted, 4);
         let lane = &mut self.links[link].sides[side].lanes[kind as usize];
         if !started {
-            lane.queue.remove(at);
+            lane.withdraw(at);
             self.finish(link, side, kind, slot, serial, Outcome::Cancelled);
         }
         self.kick(link, side);
@@ -236,6 +242,7 @@ impl State {
         while events.room() > 0
             && let Some(region) = self.ends[end].regions.next_retired()
         {
+            self.work += 1;
             self.audit_retired(end, region);
             self.trace.add(self.now, end as u64, &region);
             let _ = events.push(Event::Retired(region));
@@ -263,13 +270,16 @@ impl State {
     }
 
     fn event(&mut self, end: usize, report: Report) -> Option<(Event, Kept)> {
+        self.work += 1;
         match report {
             Report::Connected { conn, link, side } => {
                 let limits = self.links[link].sides[side].limits;
                 Some((Event::Connected(conn), Kept::Limits(limits)))
             }
             Report::Completed { link, side, kind, slot, serial } => {
-                self.audit_reported(link, side, kind, serial);
+                let lane = &self.links[link].sides[side].lanes[kind as usize];
+                let ran = lane.slot(slot).is_some_and(crate::lane::Slot::ran);
+                self.audit_reported(link, side, kind, serial, ran);
                 let place = &mut self.links[link].sides[side];
                 let conn = place.conn;
                 let known = place.lanes[kind as usize].slot(slot)?;

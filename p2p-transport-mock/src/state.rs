@@ -356,6 +356,7 @@ pub(crate) struct State {
     pub(crate) audit: Audit,
     pub(crate) trace: Trace,
     pub(crate) steps: u64,
+    pub(crate) work: u64,
     pub(crate) planted: Option<Planted>,
 }
 
@@ -380,6 +381,7 @@ impl State {
             audit: Audit::default(),
             trace: Trace::default(),
             steps: 0,
+            work: 0,
             planted: None,
         }
     }

@@ -117,6 +117,16 @@ impl World {
         self.state().arrived
     }
 
+    /// Connections that were ever begun; a [`Fault::LinkDeath`] counts them from 0.
+    pub fn links(&self) -> usize {
+        self.state().links.len()
+    }
+
+    /// Operations that calls of transports took, matched, withdrew and reported so far: what such a call costs.
+    pub fn work(&self) -> u64 {
+        self.state().work
+    }
+
     /// One number for everything that happened so far: worlds that differ in it went different ways.
     pub fn trace(&self) -> u64 {
         self.state().trace.sum

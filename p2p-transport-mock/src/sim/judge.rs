@@ -103,7 +103,8 @@ impl Sim {
         let (pair, side) = (known.pair, known.side);
         let two_sided = matches!(pending.work, Work::Send | Work::Recv);
         let fifo = known.limits.is_some_and(|limits| limits.fifo);
-        if fifo && two_sided && known.pending[..at].iter().any(|other| other.work == pending.work) {
+        let ran = pending.fault.is_none() && !pending.withdrawn;
+        if fifo && ran && two_sided && known.pending[..at].iter().any(|other| other.work == pending.work) {
             return self.find(format!("{token:?} overtook another {:?}", pending.work));
         }
         let ending = known.closed_by_me || self.people[person].transport.why(id).is_some();
