@@ -450,6 +450,18 @@ impl<'h> Rig<'h> {
         require!(self, came == bytes, "expected the connection to go on, and a message of it came wrong");
     }
 
+    /// Makes something bad happen; says what is left out if the harness cannot.
+    pub(crate) fn inject(&mut self, fault: HarnessFault) -> bool {
+        let can = self.harness.inject(fault);
+        if !can {
+            println!(
+                "law {:02}: the harness cannot make {fault:?}: that part is left out",
+                self.law.number()
+            );
+        }
+        can
+    }
+
     /// Drops a transport without any goodbye of the test's.
     pub(crate) fn kill(&mut self, end: usize) {
         let _ = self.harness.inject(HarnessFault::KillPeer { end });

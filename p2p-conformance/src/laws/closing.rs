@@ -169,7 +169,7 @@ fn cut(rig: &mut Rig<'_>) {
         let slice = rig.buffers[buffer].slice(0, length);
         rig.must_post(end, Side::Recv, &[slice]);
     }
-    if !rig.harness.inject(HarnessFault::CutLink) {
+    if !rig.inject(HarnessFault::CutLink) {
         return;
     }
     for end in 0..2 {

@@ -127,7 +127,7 @@ fn early(rig: &mut Rig<'_>, buffer: usize) {
 
 /// A registration that fails gives the memory back, and registers nothing.
 fn failed_registration(rig: &mut Rig<'_>) {
-    if !rig.harness.inject(HarnessFault::FailRegistration { end: 0 }) {
+    if !rig.inject(HarnessFault::FailRegistration { end: 0 }) {
         return;
     }
     let align = rig.harness.kind();
