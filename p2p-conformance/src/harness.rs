@@ -46,7 +46,8 @@ pub trait Harness {
     }
 
     /// Makes something bad happen to the transports of the last call of `ends`. False if it cannot: what
-    /// depends on it is left out then, with a line that says so, except that a peer is killed by dropping its transport.
+    /// depends on it is left out then, with a line that says so, except that a peer is killed by dropping its
+    /// transport.
     fn inject(&mut self, fault: HarnessFault) -> bool {
         let _ = fault;
         false
