@@ -29,8 +29,10 @@ mod settings;
 mod setup;
 pub mod sim;
 mod state;
+mod strike;
 mod trace;
 mod transport;
+mod visible;
 mod world;
 
 pub use control::MockControl;

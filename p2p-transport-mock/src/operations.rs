@@ -5,11 +5,11 @@ use p2p_transport::{
     RegionId, RemoteSlice, Slice, Stop, Token,
 };
 
-use crate::data::base_of;
 use crate::fault::FaultKind;
 use crate::lane::{Kind, Phase};
 use crate::planted::Planted;
 use crate::state::{Export, Place, Report, SideState, State, nanos};
+use crate::visible::base_of;
 
 /// What a transport keeps of a report besides the event.
 pub(crate) enum Kept {
