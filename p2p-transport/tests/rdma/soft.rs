@@ -87,12 +87,9 @@ impl SoftFabric {
         SoftVerbs { fabric: self.clone(), node }
     }
 
-    /// The node answers nothing any more. Returns where its registered memory begins.
-    pub(crate) fn kill(&self, node: u64) -> Vec<u64> {
-        let mut world = self.world();
-        world.dead.push(node);
-        let of_it = world.regions.iter().flatten().filter(|region| region.node == node);
-        of_it.map(|region| region.part.span().0.addr().get() as u64).collect()
+    /// The node answers nothing any more.
+    pub(crate) fn kill(&self, node: u64) {
+        self.world().dead.push(node);
     }
 
     /// Each queue pair fails, as after a port went down.
