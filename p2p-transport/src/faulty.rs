@@ -97,8 +97,9 @@ impl<T: Transport> Transport for Faulty<T> {
     }
 
     fn close(&mut self, conn: ConnId) -> Result<(), Error> {
-        let inner = self.0.conns.get(conn).ok_or_else(|| Error::stale("close", "connection"))?.inner;
-        inner.map_or(Ok(()), |inner| self.0.inner.close(inner))
+        let known = self.0.conns.get_mut(conn).ok_or_else(|| Error::stale("close", "connection"))?;
+        known.closing = true;
+        known.inner.map_or(Ok(()), |inner| self.0.inner.close(inner))
     }
 
     fn why(&self, conn: ConnId) -> Option<&Error> {

@@ -75,7 +75,7 @@ pub(crate) fn retired(rig: &mut Rig<'_>) {
         }
         rig.retire(target);
         early(rig, target);
-        for number in 0..uses {
+        for (number, &work) in works.iter().enumerate() {
             rig.wait_a_little();
             require!(
                 rig,
@@ -90,8 +90,8 @@ pub(crate) fn retired(rig: &mut Rig<'_>) {
                 "expected the owner to live while it is used"
             );
             let from = rig.buffers[source].slice(0, length);
-            rig.must_post(peer, Side::Send, &[from]);
-            rig.until_done(&works[number..=number]);
+            let send = rig.must_post(peer, Side::Send, &[from]);
+            rig.until_done(&[work, send]);
         }
         rig.until_retired(target);
         require!(

@@ -26,6 +26,8 @@ pub(super) struct Conn {
     pub(super) connected: bool,
     /// Whether the caller knows that it is lost.
     pub(super) lost: bool,
+    /// Whether it was closed from here: nothing is taken any more, whatever room there is.
+    pub(super) closing: bool,
     pub(super) why: Option<Error>,
     /// Accepted and not yet reported, by direction.
     pub(super) in_flight: [u32; 3],
@@ -154,6 +156,7 @@ impl<T: Transport> Core<T> {
             one_sided: None,
             connected: false,
             lost: false,
+            closing: false,
             why: None,
             in_flight: [0; 3],
             lives,
@@ -186,7 +189,8 @@ impl<T: Transport> Core<T> {
     ) -> Accepted {
         let mut taken = 0;
         for ops in ops.chunks(BATCH) {
-            let Some(inner) = self.conns.get(id).and_then(|conn| conn.inner) else {
+            let Some(inner) = self.conns.get(id).filter(|conn| !conn.closing).and_then(|conn| conn.inner)
+            else {
                 return Accepted::prefix(taken, Stop::Closed);
             };
             let mut batch = [ops[0]; BATCH];
@@ -198,7 +202,7 @@ impl<T: Transport> Core<T> {
                 self.count(id, op.way(), 1);
                 fits += 1;
             }
-            // An empty batch is passed on as well: a connection that is closing says so.
+            // An empty batch is passed on as well: a backend may say even so that the connection has ended.
             let accepted = pass(&mut self.inner, inner, &batch[..fits]);
             for op in &batch[accepted.count.min(fits)..fits] {
                 self.count(id, op.way(), -1);

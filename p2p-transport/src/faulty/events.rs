@@ -105,6 +105,7 @@ impl<T: Transport> Core<T> {
         }
         let text = "Faulty closed this connection after one of its completions: connect again";
         conn.why = Some(Error::new(ErrorKind::Conn, "poll", text));
+        conn.closing = true;
         self.strikes.killed += 1;
         true
     }
