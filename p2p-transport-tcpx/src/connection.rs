@@ -54,7 +54,10 @@ pub(crate) struct Live {
     pub(crate) registered: Vec<Option<Registered>>,
     pub(crate) sheet: Arc<Sheet>,
     pub(crate) window_full: Duration,
+    /// Since when an operation waits, or was refused, because a window is full.
     pub(crate) waiting_since: Option<Now>,
+    /// An operation was refused since then, by side.
+    pub(crate) refused: [bool; 2],
     /// The plugin did not take an operation although there was room: only trying again shows when it does.
     pub(crate) try_again: bool,
 }
@@ -195,6 +198,7 @@ impl Live {
             sheet,
             window_full: Duration::ZERO,
             waiting_since: None,
+            refused: [false; 2],
             try_again: false,
         }
     }
@@ -272,13 +276,18 @@ impl Live {
         self.sheet.write_window_full(self.window_full);
     }
 
-    /// Keeps the time that operations wait for a full window.
-    pub(crate) fn count_waiting(&mut self, now: Now) {
-        let waits = self.sends.is_waiting() || self.recvs.is_waiting();
+    /// Keeps the time that operations wait, or are refused, because a window is full. False if none is.
+    pub(crate) fn count_waiting(&mut self, now: Now) -> bool {
+        let Self { sends, recvs, refused, .. } = self;
+        for (operations, refused) in [sends, recvs].into_iter().zip(refused) {
+            *refused &= !operations.has_room();
+        }
+        let waits = self.sends.is_waiting() || self.recvs.is_waiting() || self.refused != [false; 2];
         if let Some(since) = self.waiting_since.take() {
             self.window_full += now.0.saturating_sub(since.0);
         }
         self.waiting_since = waits.then_some(now);
+        waits
     }
 
     /// A channel's operation ended.

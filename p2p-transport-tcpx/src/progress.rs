@@ -123,8 +123,7 @@ impl Tcpx {
             live.try_again = false;
             any |= live.start(index, Side::Recv, set, scratch, at);
             any |= live.start(index, Side::Send, set, scratch, at);
-            live.count_waiting(*now);
-            if !live.sends.is_waiting() && !live.recvs.is_waiting() {
+            if !live.count_waiting(*now) {
                 waiting.clear(index);
             }
             if live.has_ended() {

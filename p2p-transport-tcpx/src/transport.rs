@@ -49,7 +49,7 @@ pub struct Tcpx {
     pub(crate) reports: Bits,
     /// The connection that reports first.
     pub(crate) report_next: usize,
-    /// Connections with operations that wait for a channel.
+    /// Connections with operations that wait for a channel, or were refused for a full window.
     pub(crate) waiting: Bits,
     /// Connections that open or end.
     pub(crate) unsettled: Bits,
@@ -322,6 +322,8 @@ impl Transport for Tcpx {
                     }
                 }
                 Err(stopped) => {
+                    // For the time that the window is full.
+                    waiting.set(id.index());
                     stop = Some(stopped);
                     break;
                 }
@@ -373,6 +375,7 @@ fn submit_one(
     let nic = conn.rail.nic;
     let Some(live) = &mut conn.live else { return Err(Stop::Closed) };
     if !live.operations(side).has_room() {
+        live.refused[side as usize] = true;
         return Err(Stop::Busy);
     }
     let Limits { max_message, max_slices, .. } = live.limits;

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use p2p_memory::SharedHost;
+use p2p_memory::{Shared, SharedHost};
 use p2p_transport::{
     Address, ErrorKind, Event, Events, NicId, OpFault, Outcome, Rail, Stop, Token, Transport,
 };
@@ -147,6 +147,24 @@ fn wrong_rails_and_regions_are_misuse() {
     assert_eq!((refused.error.kind(), memory.owners()), (ErrorKind::Misuse, 2));
     drop(refused);
     assert_eq!(memory.owners(), 1);
+    let nothing = Shared::new(Box::new(memory)).part(0, 0).expect("inside");
+    let refused = a.transport.register(NicId(0), Box::new(nothing)).expect_err("no bytes");
+    assert_eq!(refused.error.kind(), ErrorKind::Misuse);
+}
+
+#[test]
+fn a_silence_limit_ends_what_waits_for_nothing() {
+    let limit = Duration::from_millis(300);
+    let (mut a, at_a, mut b, at_b) =
+        support::connect(End::new(|options| options.silence_limit = Some(limit)), End::new(|_| {}), 1);
+    let (region, _) = a.register(64);
+    assert_eq!(a.transport.recv(at_a, Token(1), &[slice(region, 0, 64)]).count, 1);
+    until(&mut a, &mut b, "both ends", |a, b| a.has(Event::Closed(at_a)) && b.has(Event::Closed(at_b)));
+    assert_eq!(a.outcome(1), Some(Outcome::ConnLost));
+    let why = a.transport.why(at_a).expect("a reason").to_string();
+    assert!(why.contains("nothing finished"), "{why}");
+    let why = b.transport.why(at_b).expect("a reason").to_string();
+    assert!(why.contains("nothing finished"), "the peer is told why: {why}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use p2p_transport::{Event, Outcome, Token, Transport};
 use support::{End, pair, slice, until};
 
@@ -33,7 +35,7 @@ fn messages_arrive_in_order_over_several_channels() {
         assert_eq!(arrived, bytes);
         assert_eq!((a.transport.exchange_streams(), b.transport.exchange_streams()), (1, 1));
         let counters = a.transport.counters();
-        std::thread::sleep(std::time::Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(3));
         a.poll();
         let total = counters.conns()[0].total();
         assert_eq!((total.sent.messages, total.sent.bytes), (u64::from(count), 1 << 20));
@@ -152,4 +154,38 @@ fn exchange_streams_are_peers_times_rails() {
         assert_eq!(peer.transport.exchange_streams(), 2);
     }
     assert_eq!(hub.transport.exchange_streams(), 6);
+}
+
+#[test]
+fn the_time_of_a_full_window_is_counted() {
+    const LEN: u32 = 8 << 20;
+    let (mut a, at_a, mut b, at_b) = pair(1);
+    let (from, _) = a.register(LEN as usize);
+    let (into, _) = b.register(LEN as usize);
+    let counters = a.transport.counters();
+    let full = |counters: &p2p_transport_tcpx::Counters| counters.conns()[0].window_full;
+    // Nobody receives: what the sockets hold comes to an end, and the window is full.
+    let begin = Instant::now();
+    let mut sent = 0;
+    while full(&counters) < Duration::from_millis(5) {
+        sent += a.transport.send(at_a, Token(sent), &[slice(from, 0, LEN)]).count as u64;
+        a.poll();
+        assert!(begin.elapsed() < support::PATIENCE, "{sent} sent");
+    }
+    let mut received = 0;
+    while (0..sent).any(|token| a.outcome(token).is_none()) {
+        if received < sent {
+            received += b.transport.recv(at_b, Token(received), &[slice(into, 0, LEN)]).count as u64;
+        }
+        a.poll();
+        b.poll();
+        assert!(begin.elapsed() < support::PATIENCE, "{received} of {sent} received");
+    }
+    a.poll();
+    let time = full(&counters);
+    for _ in 0..20 {
+        a.poll();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(full(&counters) < time + Duration::from_millis(5), "there is room again");
 }

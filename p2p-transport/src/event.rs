@@ -34,7 +34,8 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
-    /// No operation uses the region any more, and no device can reach it:
+    /// No operation uses the region any more, and no device can reach it. One that ends `BadSlice` never used
+    /// it, and may complete later:
     /// [`Transport::reclaim`](crate::Transport::reclaim) returns its owner (law 7).
     Retired(RegionId),
     /// A native one-sided write of the peer arrived whole, and it carried this value.

@@ -49,8 +49,8 @@ pub struct Limits {
     /// Slices that one operation may name, at least 1 (law 14).
     pub max_slices: u16,
     /// Whether the sends of a connection that start complete in the order in which they were submitted, and so
-    /// the receives (law 3). Those that never start (cancelled, or failed for their slices) complete at any
-    /// time. Matching is by order in any case.
+    /// the receives (law 3), truncated ones among them. Those that never start (cancelled, or failed for
+    /// their slices) complete at any time. Matching is by order in any case.
     pub fifo: bool,
     /// Whether a receive learns the true length and refuses a longer message (law 15). Where false, both ends
     /// must agree on each length beforehand.

@@ -87,7 +87,8 @@ pub trait Transport: Send {
     /// [`Misuse`](crate::ErrorKind::Misuse) for a stale id (law 9).
     fn close(&mut self, conn: ConnId) -> Result<(), Error>;
 
-    /// Why a connection ended or was never made; `None` while it lives, and if this end closed it. Known from
+    /// Why a connection ended or was never made: also that the peer closed it. `None` while it lives, and if
+    /// this end closed it. Known from
     /// its first `ConnLost`, or its `Closed`, until the next call of `accept` or `connect`.
     fn why(&self, conn: ConnId) -> Option<&Error>;
 
@@ -119,7 +120,8 @@ pub trait Transport: Send {
     fn submit(&mut self, conn: ConnId, ops: &[Op<'_>]) -> Accepted;
 
     /// Withdraws the newest operation with this token that has not started. True if there was one: it then
-    /// completes as `Cancelled`. An operation that has started runs to its end (law 18).
+    /// completes as `Cancelled`, without waiting for those before it. An operation that has started runs to
+    /// its end (law 18).
     fn cancel(&mut self, conn: ConnId, token: Token) -> bool;
 
     /// Makes progress, and stores at most [`events.room()`](Events::room) events; what does not fit comes with
