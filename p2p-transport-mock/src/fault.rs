@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+#[cfg(any(test, feature = "proptest"))]
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
 use crate::Random;
@@ -233,6 +234,7 @@ impl Script {
 
     /// Scripts of up to `longest` faults within `within`, for property tests: generated, and shrunk to fewer
     /// and milder faults.
+    #[cfg(any(test, feature = "proptest"))]
     pub fn strategy(longest: usize, within: Duration) -> impl Strategy<Value = Self> {
         let at = prop_oneof![
             (0..within.as_nanos() as u64).prop_map(|time| At::Time(Duration::from_nanos(time))),
@@ -273,6 +275,7 @@ const fn fault(which: u64, number: u16, other: u16, short: Duration, lasts: Dura
     }
 }
 
+#[cfg(any(test, feature = "proptest"))]
 const fn kind(fault: &Fault) -> u64 {
     match fault {
         Fault::ShortAcceptance { .. } => 0,
