@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use p2p_transport::{Event, Outcome, Token, Transport};
+use p2p_transport::{Event, Outcome, Stop, Token, Transport};
 use support::{End, pair, slice, until};
 
 #[test]
@@ -188,4 +188,45 @@ fn the_time_of_a_full_window_is_counted() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(full(&counters) < time + Duration::from_millis(5), "there is room again");
+}
+
+#[test]
+fn what_was_sent_before_a_close_can_be_received_after_it() {
+    for channels in [1, 2] {
+        let (mut a, at_a, mut b, at_b) = pair(channels);
+        let (from, source) = a.register(3000);
+        let (into, target) = b.register(3000);
+        source.fill(0, 3000, 7).expect("inside");
+        for n in 0..3 {
+            assert_eq!(a.transport.send(at_a, Token(n), &[slice(from, 1000 * n, 1000)]).count, 1);
+        }
+        until(&mut a, &mut b, "sending", |a, _| (0..3).all(|n| a.outcome(n).is_some()));
+        a.transport.close(at_a).expect("open");
+        // From here on the peer knows that it was closed: it takes no sends any more.
+        let begin = Instant::now();
+        while b.transport.send(at_b, Token(9), &[slice(into, 0, 1)]).stopped != Some(Stop::Closed) {
+            a.poll();
+            b.poll();
+            assert!(begin.elapsed() < support::PATIENCE);
+        }
+        for n in 0..3 {
+            assert_eq!(b.transport.recv(at_b, Token(n), &[slice(into, 1000 * n, 1000)]).count, 1);
+            until(&mut a, &mut b, "a message", |_, b| b.outcome(n).is_some());
+            assert_eq!(b.outcome(n), Some(Outcome::Done { len: 1000 }), "{n}");
+        }
+        until(&mut a, &mut b, "closing", |a, b| a.has(Event::Closed(at_a)) && b.has(Event::Closed(at_b)));
+        let mut bytes = vec![0; 3000];
+        target.copy_out(0, &mut bytes).expect("inside");
+        assert!(bytes.iter().all(|&byte| byte == 7));
+    }
+}
+
+#[test]
+fn a_send_that_ends_after_the_close_is_not_said_to_be_done() {
+    let (mut a, at_a, mut b, at_b) = pair(1);
+    let (from, _) = a.register(100);
+    assert_eq!(a.transport.send(at_a, Token(1), &[slice(from, 0, 100)]).count, 1);
+    a.transport.close(at_a).expect("open");
+    until(&mut a, &mut b, "closing", |a, b| a.has(Event::Closed(at_a)) && b.has(Event::Closed(at_b)));
+    assert_eq!(a.outcome(1), Some(Outcome::ConnLost), "the peer did not wait for it");
 }
