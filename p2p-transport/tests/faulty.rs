@@ -5,8 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use p2p_transport::{
-    Accepted, ConnId, Damage, ErrorKind, Event, Events, Faulty, Next, Now, Op, Outcome, Stop, Strikes, Token,
-    Transport,
+    Accepted, ConnId, Damage, ErrorKind, Event, Events, Faulty, Next, Now, Op, OpFault, Outcome, Stop,
+    Strikes, Token, Transport,
 };
 use support::{Loopback, NIC, RAIL, memory, pair, pattern};
 
@@ -191,6 +191,62 @@ fn a_held_completion_comes_after_so_many_polls_and_nobody_sleeps() {
     }
     assert!(polls > 1);
     assert_eq!(transport.strikes().held, 1);
+}
+
+#[test]
+fn retired_waits_behind_a_held_completion_and_nothing_is_reclaimed_before_it() {
+    let mut waited = 0;
+    for seed in 0..20 {
+        let damage = only(seed, |damage| (damage.hold, damage.hold_polls) = (1, 30));
+        let mut transport = Faulty::new(Loopback::new(WINDOW, true), damage);
+        let (conn, _) = pair(&mut transport);
+        let (memory, host) = memory(8);
+        let region = transport.register(NIC, memory).expect("registers");
+        // Without a slice it ends at once, inside, and so does the region.
+        assert_eq!(transport.send(conn, Token(1), &[]), Accepted::all(1));
+        transport.retire(region).expect("live");
+        let mut events = Events::with_capacity(4);
+        while !events.as_slice().contains(&Event::Retired(region)) {
+            assert!(transport.reclaim(region).is_none(), "seed {seed}: before its event");
+            assert_eq!(host.owners(), 2, "seed {seed}");
+            let _ = transport.poll(Now::default(), &mut events);
+            waited += 1;
+            assert!(waited < 1000, "never retired");
+        }
+        let completed =
+            Event::Completed { conn, token: Token(1), outcome: Outcome::Failed(OpFault::SliceCount) };
+        assert_eq!(events.as_slice(), [completed, Event::Retired(region)], "seed {seed}");
+        assert!(transport.reclaim(region).is_some(), "seed {seed}");
+    }
+    assert!(waited > 100, "{waited}: nothing was held back");
+}
+
+#[test]
+fn closed_stays_the_last_event_behind_held_completions() {
+    for seed in 0..20 {
+        let damage = only(seed, |damage| (damage.hold, damage.hold_polls, damage.reorder) = (2, 30, 2));
+        let mut transport = Faulty::new(Loopback::new(WINDOW, seed % 2 == 0), damage);
+        let (conn, _) = pair(&mut transport);
+        let (memory, _host) = memory(8);
+        let region = transport.register(NIC, memory).expect("registers");
+        let slices = [p2p_transport::Slice { region, offset: 0, len: 8 }];
+        for token in 0..u64::from(WINDOW) {
+            assert_eq!(transport.send(conn, Token(token), &slices), Accepted::all(1));
+        }
+        transport.close(conn).expect("open");
+        // Full or not: it is closing.
+        assert_eq!(transport.send(conn, Token(99), &slices), Accepted::prefix(0, Stop::Closed));
+        let mut seen = Vec::new();
+        settle(&mut transport, 3, |_, event| {
+            if let Event::Completed { conn: of, .. } | Event::Closed(of) = event
+                && of == conn
+            {
+                seen.push(event);
+            }
+        });
+        assert_eq!(seen.len(), usize::from(WINDOW) + 1, "seed {seed}");
+        assert_eq!(seen.last(), Some(&Event::Closed(conn)), "seed {seed}");
+    }
 }
 
 #[test]

@@ -59,14 +59,15 @@ impl Harness for Wrapped {
     }
 
     fn bounds(&self) -> Bounds {
-        let mut bounds = Bounds::default();
-        bounds.connect = self.settings.connect_bound + self.late;
-        bounds.close = self.settings.linger + self.settings.death_bound + self.late;
-        bounds.death = self.settings.death_bound + self.late;
-        bounds.steps = 100_000;
-        bounds.largest_message = 1 << 20;
-        bounds.work_per_call = 2 * u64::from(self.settings.recvs_per_channel);
-        bounds
+        Bounds {
+            connect: self.settings.connect_bound + self.late,
+            close: self.settings.linger + self.settings.death_bound + self.late,
+            death: self.settings.death_bound + self.late,
+            steps: 100_000,
+            largest_message: 1 << 20,
+            work_per_call: 2 * u64::from(self.settings.recvs_per_channel),
+            ..Bounds::default()
+        }
     }
 
     fn inject(&mut self, fault: HarnessFault) -> bool {

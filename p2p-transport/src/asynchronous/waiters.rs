@@ -148,3 +148,43 @@ impl Waiters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::{Block, Table, Way};
+
+    #[test]
+    fn nobody_overtakes_those_who_wait() {
+        let (block, table) = (Block::new(0, 1), Table::new(2, 1, 1));
+        let slots = block.way(Way::Send);
+        let slot = slots.claim(&table).expect("free");
+        let ticket = slots.join(&table, Waker::noop());
+        // Half-way of giving it back: the slot is free, and not yet handed out.
+        table.release(&slots.free, slot);
+        assert_eq!(slots.claim(&table), None, "before the one who waits");
+        slots.hand_out(&table);
+        assert_eq!(slots.claim(&table), None, "there is only one");
+        assert_eq!(slots.poll(ticket, Waker::noop()), Some(slot));
+        slots.release(&table, slot);
+        assert_eq!(slots.claim(&table), Some(slot), "nobody waits any more");
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_the_order_in_which_they_came() {
+        let (block, table) = (Block::new(0, 2), Table::new(4, 2, 1));
+        let slots = block.way(Way::Recv);
+        let held = [slots.claim(&table), slots.claim(&table)].map(|slot| slot.expect("free"));
+        let tickets = [0; 4].map(|_| slots.join(&table, Waker::noop()));
+        slots.leave(&table, tickets[1]);
+        slots.release(&table, held[0]);
+        let served = |ticket| slots.poll(ticket, Waker::noop());
+        assert_eq!((served(tickets[3]), served(tickets[2]), served(tickets[0])), (None, None, Some(held[0])));
+        slots.release(&table, held[1]);
+        assert_eq!(served(tickets[3]), None);
+        // Handed out, and not taken: it goes on to the next one.
+        slots.leave(&table, tickets[2]);
+        assert_eq!(served(tickets[3]), Some(held[1]));
+    }
+}

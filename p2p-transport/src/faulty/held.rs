@@ -102,3 +102,60 @@ impl Queue {
         self.events.remove(chosen?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::{Dice, Held, Queue, Strikes, Way};
+    use crate::{ConnId, Event, Id, Outcome, RegionId, Token};
+
+    fn conn(at: u32) -> ConnId {
+        ConnId::of(at, NonZeroU32::MIN)
+    }
+
+    fn completion(of: u32, token: u64, until: u64) -> Held {
+        let event = Event::Completed { conn: conn(of), token: Token(token), outcome: Outcome::Cancelled };
+        Held { event, way: Some((conn(of), Way::Send)), fifo: false, until }
+    }
+
+    fn control(event: Event) -> Held {
+        Held { event, way: None, fifo: true, until: 0 }
+    }
+
+    fn take(queue: &mut Queue, poll: u64, seed: u64) -> Option<Event> {
+        let (mut dice, mut strikes) = (Dice::new(seed), Strikes::default());
+        queue.take(poll, 1, &mut dice, &mut strikes).map(|held| held.event)
+    }
+
+    #[test]
+    fn what_is_no_completion_overtakes_nothing_and_is_not_overtaken() {
+        let retired = Event::Retired(RegionId::of(0, NonZeroU32::MIN));
+        let notified = Event::Notified { conn: conn(0), value: 1 };
+        for control_event in [retired, notified, Event::Closed(conn(0)), Event::Connected(conn(2))] {
+            for seed in 0..20 {
+                let mut queue = Queue::new();
+                let (before, after) = (completion(0, 1, 5), completion(1, 2, 0));
+                [before, control(control_event), after].into_iter().for_each(|held| queue.push(held));
+                assert_eq!(take(&mut queue, 4, seed), None, "{control_event:?}: the first one is held back");
+                assert_eq!(take(&mut queue, 5, seed), Some(before.event));
+                assert_eq!(take(&mut queue, 5, seed), Some(control_event));
+                assert_eq!(take(&mut queue, 5, seed), Some(after.event));
+            }
+        }
+    }
+
+    #[test]
+    fn completions_overtake_others_unless_an_order_is_promised() {
+        let mut queue = Queue::new();
+        [completion(0, 1, 5), completion(0, 2, 0)].into_iter().for_each(|held| queue.push(held));
+        assert_eq!(take(&mut queue, 1, 1), Some(completion(0, 2, 0).event));
+        let mut queue = Queue::new();
+        let ordered = |token, until| Held { fifo: true, ..completion(0, token, until) };
+        [ordered(1, 5), ordered(2, 0)].into_iter().for_each(|held| queue.push(held));
+        assert_eq!(take(&mut queue, 1, 1), None);
+        // Another connection, or the other way, has an order of its own.
+        queue.push(Held { way: Some((conn(0), Way::Recv)), ..ordered(3, 0) });
+        assert_eq!(take(&mut queue, 1, 1), Some(ordered(3, 0).event));
+    }
+}

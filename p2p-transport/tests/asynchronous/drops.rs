@@ -193,6 +193,33 @@ fn cancel_withdraws_what_has_not_started_and_nothing_else() {
 }
 
 #[test]
+fn what_waits_for_room_stays_in_order_whatever_is_withdrawn() {
+    // Of those that wait, numbered from 1 on: the last one, the last two, one in the middle, the first, all.
+    for withdrawn in [&[3][..], &[2, 3], &[3, 2], &[2], &[1], &[1, 3], &[3, 2, 1]] {
+        let mut all = ByHand::new(1, 16);
+        let (here, there) = all.pair();
+        let (region, _host) = all.region(8);
+        let slices: Vec<_> = (0..6).map(|len| [region.slice(0, len)]).collect();
+        let mut sends: Vec<_> = slices.iter().map(|slices| here.send(slices)).collect();
+        // The first one is under way, and three wait for room.
+        sends[..4].iter_mut().for_each(|send| assert!(send.try_start()));
+        all.turn();
+        for &at in withdrawn {
+            sends[at].cancel();
+            all.turn();
+        }
+        // Others come behind what is left.
+        sends[4..].iter_mut().for_each(|send| assert!(send.try_start()));
+        all.turn();
+        let left: Vec<_> = (0..6).filter(|at| !withdrawn.contains(at)).collect();
+        let got: Vec<_> = left.iter().map(|_| all.wait(there.recv(&[region.slice(0, 8)]))).collect();
+        let expected: Vec<_> = left.iter().map(|&at| Ok(at as u32)).collect();
+        assert_eq!(got, expected, "without {withdrawn:?}");
+        assert!(left.iter().all(|&at| poll(&mut sends[at]).is_ready()), "without {withdrawn:?}");
+    }
+}
+
+#[test]
 fn a_late_request_to_cancel_does_not_hit_the_next_owner_of_the_slot() {
     let mut all = ByHand::new(2, 1);
     let (here, there) = all.pair();

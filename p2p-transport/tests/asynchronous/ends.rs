@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
 use p2p_transport::asynchronous::{AsyncTransport, TransferError};
-use p2p_transport::{Address, ErrorKind, NicId};
+use p2p_transport::{Address, ErrorKind, NicId, Now};
 
 use super::support::{NIC, RAIL, memory};
 use super::{ByHand, poll};
@@ -200,4 +200,51 @@ fn a_completion_that_comes_twice_hits_nobody() {
         assert_eq!((all.wait(send), all.wait(recv)), (Ok(len % 8), Ok(len % 8)));
     }
     assert_eq!((all.driver.strays(), all.handle.under_way()), (40, 0));
+}
+
+#[test]
+fn a_completion_that_comes_late_does_not_hit_the_next_owner_of_the_slot() {
+    let mut all = ByHand::new(4, 1);
+    let (here, there) = all.pair();
+    let (region, _host) = all.region(8);
+    let (short, long) = ([region.slice(0, 3)], [region.slice(0, 5)]);
+    all.driver.transport_mut().kept = Some(Vec::new());
+    let (mut send, mut recv) = (here.send(&short), there.recv(&short));
+    assert!(send.try_start() && recv.try_start());
+    assert_eq!((all.wait(send), all.wait(recv)), (Ok(3), Ok(3)));
+    // The only slot of each way is in use again, and its operation under way.
+    let mut send = here.send(&long);
+    assert!(send.try_start());
+    all.turn();
+    assert_eq!(all.driver.transport().waiting(here.id()).count(), 1);
+    let late = all.driver.transport_mut().kept.take().expect("kept");
+    assert_eq!(late.len(), 2);
+    late.into_iter().for_each(|event| all.driver.transport_mut().lie(event));
+    all.turn();
+    assert!(poll(&mut send).is_pending(), "ended by the completion of another");
+    assert_eq!(all.driver.strays(), 2);
+    assert_eq!(all.wait(there.recv(&long)), Ok(5));
+    assert_eq!(all.wait(send), Ok(5));
+}
+
+#[test]
+fn why_is_known_when_the_first_transfer_is_lost() {
+    let mut options = super::options(4);
+    // One event a turn: the end of the connection comes later than that of its transfer.
+    options.events = 1;
+    let (handle, driver) = p2p_transport::asynchronous::open(super::support::Loopback::new(4, true), options);
+    let mut all = ByHand { driver, handle };
+    let (here, _there) = all.pair();
+    let (region, _host) = all.region(8);
+    let slices = [region.slice(0, 8)];
+    let mut send = here.send(&slices);
+    assert!(send.try_start());
+    all.turn();
+    all.driver.transport_mut().cut(here.id());
+    let _ = all.driver.turn(Now::default(), Waker::noop());
+    assert_eq!(poll(&mut send), Poll::Ready(Err(TransferError::Lost)));
+    let mut closed = Box::pin(here.closed());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "too late to tell");
+    assert!(here.why().expect("known by now").text().contains("cut"));
+    all.wait(closed);
 }

@@ -8,7 +8,7 @@ use p2p_transport::asynchronous::{AsyncTransport, Connection, Handle, Region, op
 use p2p_transport::{Damage, Faulty, Now, Traced, Transport};
 
 use super::support::{Loopback, NIC, memory, pattern};
-use super::{connected, options};
+use super::{connected, limited, options};
 
 const COUNT: u64 = 200;
 const LENGTH: u32 = 100;
@@ -98,36 +98,44 @@ fn under_futures(transport: impl Transport + 'static, seed: u64) {
 
 #[test]
 fn bytes_arrive_and_the_driver_ends_under_tokio() {
-    let turns = under_tokio(Loopback::new(4, true), 1);
-    assert!(turns < 20 * COUNT, "{turns} turns: it does not sleep");
+    limited(|| {
+        let turns = under_tokio(Loopback::new(4, true), 1);
+        assert!(turns < 20 * COUNT, "{turns} turns: it does not sleep");
+    });
 }
 
 #[test]
 fn bytes_arrive_and_the_driver_ends_under_futures() {
-    under_futures(Loopback::new(4, true), 2);
+    limited(|| {
+        under_futures(Loopback::new(4, true), 2);
+    });
 }
 
 #[test]
 fn bytes_arrive_over_a_damaged_transport_under_both() {
-    for seed in 0..10 {
-        let damaged = |fifo| Faulty::new(Traced::new(Loopback::new(4, fifo)), Damage::legal(seed));
-        under_tokio(damaged(seed % 2 == 0), seed);
-        under_futures(damaged(seed % 2 == 1), seed);
-    }
+    limited(|| {
+        for seed in 0..10 {
+            let damaged = |fifo| Faulty::new(Traced::new(Loopback::new(4, fifo)), Damage::legal(seed));
+            under_tokio(damaged(seed % 2 == 0), seed);
+            under_futures(damaged(seed % 2 == 1), seed);
+        }
+    });
 }
 
 #[test]
 fn a_driver_that_nobody_needs_wakes_up_and_ends() {
-    let (handle, mut driver) = open(Loopback::new(4, true), options(8));
-    let thread = std::thread::spawn(move || {
-        block_on(driver.run(Now::default, |_, _| std::future::pending()));
+    limited(|| {
+        let (handle, mut driver) = open(Loopback::new(4, true), options(8));
+        let thread = std::thread::spawn(move || {
+            block_on(driver.run(Now::default, |_, _| std::future::pending()));
+        });
+        let (region, host) = block_on(async {
+            let (memory, host) = memory(8);
+            (handle.register(NIC, memory).await.expect("registers"), host)
+        });
+        drop(handle);
+        drop(region);
+        thread.join().expect("ends");
+        assert_eq!(host.owners(), 1);
     });
-    let (region, host) = block_on(async {
-        let (memory, host) = memory(8);
-        (handle.register(NIC, memory).await.expect("registers"), host)
-    });
-    drop(handle);
-    drop(region);
-    thread.join().expect("ends");
-    assert_eq!(host.owners(), 1);
 }

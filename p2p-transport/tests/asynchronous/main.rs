@@ -9,7 +9,10 @@ mod executors;
 mod threads;
 
 use std::pin::pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
 
 use p2p_transport::asynchronous::{
     AsyncTransport, Connection, Driver, Handle, Options, Region, Transfer, open,
@@ -88,4 +91,20 @@ async fn connected(transport: &dyn AsyncTransport) -> (Connection, Connection) {
 
 fn poll(transfer: &mut Transfer<'_>) -> Poll<<Transfer<'static> as Future>::Output> {
     pin!(transfer).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Runs a test that sleeps until it is woken. One that never is fails by its name, instead of hanging.
+fn limited(test: impl FnOnce() + Send + 'static) {
+    let (over, ended) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        test();
+        over.send(()).expect("somebody waits");
+    });
+    match ended.recv_timeout(Duration::from_secs(60)) {
+        Err(RecvTimeoutError::Timeout) => panic!("it hangs: something sleeps and is never woken"),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+    }
+    if let Err(panicked) = thread.join() {
+        std::panic::resume_unwind(panicked);
+    }
 }

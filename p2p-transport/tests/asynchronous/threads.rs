@@ -12,7 +12,7 @@ use p2p_transport::{Next, Now, Transport};
 
 use super::support::Loopback;
 use super::support::NIC;
-use super::{AsyncTransport, ByHand, connected, memory, options, poll};
+use super::{AsyncTransport, ByHand, connected, limited, memory, options, poll};
 
 struct Unpark(Thread);
 
@@ -50,98 +50,102 @@ impl Dice {
 
 #[test]
 fn thousands_of_transfers_from_several_threads_share_few_slots() {
-    const THREADS: u64 = 4;
-    const ROUNDS: u64 = 150;
-    for seed in 0..6 {
-        let (handle, driver) = open(Loopback::new(3, seed % 2 == 0), options(2 + seed as u16));
-        let driver = thread::spawn(move || drive(driver));
-        let moved = AtomicU64::new(0);
-        thread::scope(|scope| {
-            for at in 0..THREADS {
-                let (handle, moved) = (&handle, &moved);
-                scope.spawn(move || {
-                    let mut dice = Dice(seed * 100 + at);
-                    block_on(async {
-                        let (here, there) = connected(handle).await;
-                        let (memory, host) = memory(64);
-                        let region = handle.register(NIC, memory).await.expect("registers");
-                        for round in 0..ROUNDS {
-                            let len = dice.below(32) as u32;
-                            let (from, into) = ([region.slice(0, len)], [region.slice(32, 32)]);
-                            let count = 1 + dice.below(12);
-                            let sends = join_all((0..count).map(|_| here.send(&from)));
-                            let recvs = join_all((0..count).map(|_| there.recv(&into)));
-                            let (sent, received) = futures::join!(sends, recvs);
-                            for ended in sent.into_iter().chain(received) {
-                                assert_eq!(ended, Ok(len), "seed {seed}, thread {at}, round {round}");
-                                moved.fetch_add(1, Relaxed);
+    limited(|| {
+        const THREADS: u64 = 4;
+        const ROUNDS: u64 = 150;
+        for seed in 0..6 {
+            let (handle, driver) = open(Loopback::new(3, seed % 2 == 0), options(2 + seed as u16));
+            let driver = thread::spawn(move || drive(driver));
+            let moved = AtomicU64::new(0);
+            thread::scope(|scope| {
+                for at in 0..THREADS {
+                    let (handle, moved) = (&handle, &moved);
+                    scope.spawn(move || {
+                        let mut dice = Dice(seed * 100 + at);
+                        block_on(async {
+                            let (here, there) = connected(handle).await;
+                            let (memory, host) = memory(64);
+                            let region = handle.register(NIC, memory).await.expect("registers");
+                            for round in 0..ROUNDS {
+                                let len = dice.below(32) as u32;
+                                let (from, into) = ([region.slice(0, len)], [region.slice(32, 32)]);
+                                let count = 1 + dice.below(12);
+                                let sends = join_all((0..count).map(|_| here.send(&from)));
+                                let recvs = join_all((0..count).map(|_| there.recv(&into)));
+                                let (sent, received) = futures::join!(sends, recvs);
+                                for ended in sent.into_iter().chain(received) {
+                                    assert_eq!(ended, Ok(len), "seed {seed}, thread {at}, round {round}");
+                                    moved.fetch_add(1, Relaxed);
+                                }
                             }
-                        }
-                        drop(region.reclaim().await.expect("comes back"));
-                        assert_eq!(host.owners(), 1, "seed {seed}");
-                        handle.close(&here).await;
+                            drop(region.reclaim().await.expect("comes back"));
+                            assert_eq!(host.owners(), 1, "seed {seed}");
+                            handle.close(&here).await;
+                        });
                     });
-                });
-            }
-        });
-        assert_eq!(handle.under_way(), 0, "seed {seed}");
-        assert!(moved.load(Relaxed) > THREADS * ROUNDS);
-        drop(handle);
-        driver.join().expect("ends");
-    }
+                }
+            });
+            assert_eq!(handle.under_way(), 0, "seed {seed}");
+            assert!(moved.load(Relaxed) > THREADS * ROUNDS);
+            drop(handle);
+            driver.join().expect("ends");
+        }
+    });
 }
 
 #[test]
 fn transfers_dropped_and_cancelled_at_any_time_lose_no_slot() {
-    const THREADS: u64 = 3;
-    for seed in 0..8 {
-        let (handle, driver) = open(Loopback::new(2, true), options(4));
-        let driver = thread::spawn(move || drive(driver));
-        thread::scope(|scope| {
-            for at in 0..THREADS {
-                let handle = &handle;
-                scope.spawn(move || {
-                    let mut dice = Dice(seed * 100 + at);
-                    block_on(async {
-                        let (here, there) = connected(handle).await;
-                        let (memory, host) = memory(64);
-                        let region = handle.register(NIC, memory).await.expect("registers");
-                        let slices = [region.slice(0, 8)];
-                        for _ in 0..800 {
-                            let conn = if dice.below(2) == 0 { &here } else { &there };
-                            let mut transfer =
-                                if dice.below(2) == 0 { conn.send(&slices) } else { conn.recv(&slices) };
-                            match dice.below(4) {
-                                0 => drop(poll(&mut transfer)),
-                                1 => {
-                                    transfer.start().await;
-                                    thread::yield_now();
+    limited(|| {
+        const THREADS: u64 = 3;
+        for seed in 0..8 {
+            let (handle, driver) = open(Loopback::new(2, true), options(4));
+            let driver = thread::spawn(move || drive(driver));
+            thread::scope(|scope| {
+                for at in 0..THREADS {
+                    let handle = &handle;
+                    scope.spawn(move || {
+                        let mut dice = Dice(seed * 100 + at);
+                        block_on(async {
+                            let (here, there) = connected(handle).await;
+                            let (memory, host) = memory(64);
+                            let region = handle.register(NIC, memory).await.expect("registers");
+                            let slices = [region.slice(0, 8)];
+                            for _ in 0..800 {
+                                let conn = if dice.below(2) == 0 { &here } else { &there };
+                                let mut transfer =
+                                    if dice.below(2) == 0 { conn.send(&slices) } else { conn.recv(&slices) };
+                                match dice.below(4) {
+                                    0 => drop(poll(&mut transfer)),
+                                    1 => {
+                                        transfer.start().await;
+                                        thread::yield_now();
+                                    }
+                                    2 => drop(transfer.try_start()),
+                                    _ => {
+                                        transfer.start().await;
+                                        transfer.cancel();
+                                        let ended = transfer.await;
+                                        let legal = matches!(ended, Ok(8) | Err(TransferError::Cancelled));
+                                        assert!(legal, "seed {seed}: {ended:?}");
+                                        continue;
+                                    }
                                 }
-                                2 => drop(transfer.try_start()),
-                                _ => {
-                                    transfer.start().await;
-                                    transfer.cancel();
-                                    let ended = transfer.await;
-                                    let legal = matches!(ended, Ok(8) | Err(TransferError::Cancelled));
-                                    assert!(legal, "seed {seed}: {ended:?}");
-                                    continue;
-                                }
+                                // What is left over would fill the few slots: ask for it to go.
+                                transfer.cancel();
                             }
-                            // What is left over would fill the few slots: ask for it to go.
-                            transfer.cancel();
-                        }
-                        handle.close(&here).await;
-                        there.closed().await;
-                        drop(region.reclaim().await.expect("comes back"));
-                        assert_eq!(host.owners(), 1, "seed {seed}");
+                            handle.close(&here).await;
+                            there.closed().await;
+                            drop(region.reclaim().await.expect("comes back"));
+                            assert_eq!(host.owners(), 1, "seed {seed}");
+                        });
                     });
-                });
-            }
-        });
-        assert_eq!(handle.under_way(), 0, "seed {seed}");
-        drop(handle);
-        driver.join().expect("ends");
-    }
+                }
+            });
+            assert_eq!(handle.under_way(), 0, "seed {seed}");
+            drop(handle);
+            driver.join().expect("ends");
+        }
+    });
 }
 
 #[test]

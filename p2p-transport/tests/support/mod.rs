@@ -60,6 +60,8 @@ pub(crate) struct Loopback {
     pub(crate) repeats: bool,
     /// The next poll panics.
     pub(crate) panics: bool,
+    /// Each completion is kept here as well, if there is something to keep it in.
+    pub(crate) kept: Option<Vec<Event>>,
 }
 
 impl Loopback {
@@ -79,6 +81,7 @@ impl Loopback {
             stalled: false,
             repeats: false,
             panics: false,
+            kept: None,
         }
     }
 
@@ -102,6 +105,11 @@ impl Loopback {
             self.why.push((id, Error::new(ErrorKind::Conn, "poll", "the wire was cut")));
             self.end(id);
         }
+    }
+
+    /// Reports something that is not so.
+    pub(crate) fn lie(&mut self, event: Event) {
+        self.events.push_back(event);
     }
 
     fn connection(&mut self) -> ConnId {
@@ -143,6 +151,9 @@ impl Loopback {
     fn complete(&mut self, conn: ConnId, work: &Work, outcome: Outcome) {
         for _ in 0..=usize::from(self.repeats) {
             self.events.push_back(Event::Completed { conn, token: work.token, outcome });
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(Event::Completed { conn, token: work.token, outcome });
         }
         self.regions.release(work.slices(), Regions::ready);
     }
