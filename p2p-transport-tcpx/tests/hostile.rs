@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use p2p_memory::{Shared, SharedHost};
@@ -40,7 +40,7 @@ fn key(address: &Address) -> &[u8] {
 fn strangers_do_not_keep_a_peer_out() {
     let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
     let (at_a, address) = a.listen(1);
-    let mut strangers: Vec<TcpStream> = (0..100).map(|_| stranger(&address)).collect();
+    let mut strangers: Vec<TcpStream> = (0..200).map(|_| stranger(&address)).collect();
     for (n, stranger) in (0..).zip(&mut strangers) {
         match n % 4 {
             0 => stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent"),
@@ -56,7 +56,7 @@ fn strangers_do_not_keep_a_peer_out() {
     });
     // The one with a wrong key is told so; who speaks another language is not answered.
     let mut said = Vec::new();
-    strangers[97].read_to_end(&mut said).expect("it was closed");
+    strangers[197].read_to_end(&mut said).expect("it was closed");
     assert!(String::from_utf8_lossy(&said).contains("no such listener"), "{said:?}");
 }
 
@@ -99,7 +99,9 @@ fn nobody_who_answers_ends_a_connect_in_time() {
     until(&mut a, &mut b, "the deadline", |a, _| a.has(Event::Closed(at_a)));
     let why = a.transport.why(at_a).expect("a reason").to_string();
     assert!(why.contains("accept"), "{why}");
+    b.transport.unlisten(listener).expect("it lives");
     // Listened and given up: told at once, not after a deadline.
+    let (listener, address) = b.transport.listen(End::rail(1)).expect("it listens");
     b.transport.unlisten(listener).expect("it lives");
     let mut a = End::new(|_| {});
     let begin = Instant::now();
@@ -108,6 +110,33 @@ fn nobody_who_answers_ends_a_connect_in_time() {
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     let why = a.transport.why(at_a).expect("a reason").to_string();
     assert!(why.contains("no such listener"), "{why}");
+}
+
+/// Another host, or another process, may have one of the addresses.
+#[test]
+fn a_place_that_knows_no_such_listener_is_passed_over() {
+    let impostor = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = impostor.local_addr().expect("bound").port();
+    let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
+    let (at_a, address) = a.listen(1);
+    let mut bytes = address.as_bytes().to_vec();
+    bytes[22] += 1;
+    bytes.splice(23..23, [&[4, 127, 0, 0, 1][..], &port.to_le_bytes()].concat());
+    let at_b = b.connect(1, &Address::new(&bytes).expect("short"));
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = impostor.accept().expect("it comes");
+        let why = b"no such listener here: it was used, given up, or is in another process";
+        let mut frame = ((1 + 2 + why.len()) as u32).to_le_bytes().to_vec();
+        frame.push(7);
+        frame.extend((why.len() as u16).to_le_bytes());
+        frame.extend(why);
+        stream.write_all(&frame).expect("sent");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    until(&mut a, &mut b, "connecting", |a, b| {
+        a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
+    });
+    answering.join().expect("no panic");
 }
 
 #[test]

@@ -129,14 +129,19 @@ fn regions_registered_before_and_after_connecting_are_usable() {
 }
 
 #[test]
-fn the_end_that_wants_fewer_channels_decides() {
-    let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
-    let (at_a, address) = a.listen(4);
-    let at_b = b.connect(2, &address);
-    until(&mut a, &mut b, "connecting", |a, b| {
-        a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
-    });
-    assert_eq!((a.limits(at_a).max_sends, b.limits(at_b).max_sends), (24, 24));
+fn the_end_that_wants_or_carries_less_decides() {
+    let of = |limit: usize| End::new(move |options| options.registration_limit = Some(limit));
+    for (listening, connecting) in [((4, 1 << 20), (2, 64 << 10)), ((2, 64 << 10), (4, 1 << 20))] {
+        let (mut a, mut b) = (of(listening.1), of(connecting.1));
+        let (at_a, address) = a.listen(listening.0);
+        let at_b = b.connect(connecting.0, &address);
+        until(&mut a, &mut b, "connecting", |a, b| {
+            a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
+        });
+        for limits in [a.limits(at_a), b.limits(at_b)] {
+            assert_eq!((limits.max_sends, limits.max_recvs, limits.max_message), (24, 32, 32 << 10));
+        }
+    }
 }
 
 #[test]

@@ -81,6 +81,19 @@ fn real_settings_of_sockets_and_strictness_change_nothing() {
     });
 }
 
+/// What the plugin does not take at once is tried again.
+#[test]
+fn posts_that_the_plugin_does_not_take_are_tried_again() {
+    let variables = [("TCPX_SOFT_FAULT_NULL_REQUEST_EVERY", "2")];
+    child::in_child("posts_that_the_plugin_does_not_take_are_tried_again", &variables, || {
+        let a = End::new(|_| {});
+        let counters = a.transport.counters();
+        exchange(a, End::new(|_| {}), 2);
+        let traffic = counters.nic(p2p_transport::NicId(0));
+        assert!(traffic.sent.retries > 0 && traffic.received.retries > 0, "{traffic:?}");
+    });
+}
+
 /// As a plugin that is not ours: nothing to sleep on, one slice for each message.
 #[test]
 fn a_plugin_without_an_extension_moves_messages() {

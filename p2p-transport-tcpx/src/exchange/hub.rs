@@ -281,3 +281,21 @@ fn random_key() -> io::Result<Key> {
     }
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_no_hello_is_turned_away_in_time() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let _silent = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (socket, _) = listener.accept().expect("it comes");
+        socket.set_nonblocking(true).expect("a socket");
+        let since = Instant::now();
+        let mut stranger = Stranger { socket, said: Vec::new(), since };
+        assert!(matches!(stranger.hear(since + MANNERS), Heard::Nothing));
+        let later = since + MANNERS + Duration::from_millis(1);
+        assert!(matches!(stranger.hear(later), Heard::Enough(why) if why.contains("hello")));
+    }
+}
