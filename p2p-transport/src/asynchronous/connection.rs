@@ -8,12 +8,13 @@ use std::task::{Context, Poll, Waker};
 use futures::channel::oneshot;
 use p2p_memory::Memory;
 
-use super::Transfer;
 use super::handle::{Command, Lease, Shared, gone};
 use super::lines::Line;
-use super::slot::Way;
+use super::notification::Notices;
 use super::waiters::{Block, Waiters};
-use crate::{Address, ConnId, Error, Limits, ListenerId, NicId, RegionId, Slice};
+use super::work::{Way, Work};
+use super::{Access, Notification, Transfer};
+use crate::{Address, ConnId, Error, Limits, ListenerId, NicId, OneSidedLimits, RegionId, Slice};
 
 /// How a connection ended, and who waits for that.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(super) struct Fate {
     why: OnceLock<Error>,
     closed: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
+    notices: Notices,
 }
 
 impl Fate {
@@ -39,6 +41,20 @@ impl Fate {
         self.closed.store(true, SeqCst);
         let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
         wakers.into_iter().for_each(Waker::wake);
+        self.notices.wake();
+    }
+
+    /// There may be notifications, of which so many are kept.
+    pub(super) fn expect_notifications(&self, room: u16) {
+        self.notices.reserve(room);
+    }
+
+    pub(super) fn notify(&self, conn: ConnId, value: u32) {
+        self.notices.push(conn, value);
+    }
+
+    pub(super) fn poll_notification(&self, cx: &Context<'_>) -> Poll<Option<Notification>> {
+        self.notices.poll(cx, &self.closed)
     }
 
     fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
@@ -63,15 +79,21 @@ struct Link {
     shared: Lease,
     id: ConnId,
     limits: Limits,
+    one_sided: Option<OneSidedLimits>,
     fate: Arc<Fate>,
     block: Arc<Block>,
 }
 
 impl Connection {
-    pub(super) fn new(shared: Lease, mut limits: Limits, line: &Line) -> Self {
+    pub(super) fn new(
+        shared: Lease,
+        mut limits: Limits,
+        one_sided: Option<OneSidedLimits>,
+        line: &Line,
+    ) -> Self {
         limits.max_slices = limits.max_slices.min(shared.slices);
         let (fate, block) = (Arc::clone(&line.fate), Arc::clone(&line.block));
-        Self { link: Arc::new(Link { shared, id: line.id, limits, fate, block }) }
+        Self { link: Arc::new(Link { shared, id: line.id, limits, one_sided, fate, block }) }
     }
 
     /// The id of the transport.
@@ -86,12 +108,17 @@ impl Connection {
 
     /// Sends one message, gathered from these slices. Nothing happens before the first poll.
     pub const fn send<'a>(&'a self, from: &'a [Slice]) -> Transfer<'a> {
-        Transfer::new(self, from, Way::Send)
+        Transfer::new(self, Work::Send(from))
     }
 
     /// Receives one message, scattered to these slices. Nothing happens before the first poll.
     pub const fn recv<'a>(&'a self, into: &'a [Slice]) -> Transfer<'a> {
-        Transfer::new(self, into, Way::Recv)
+        Transfer::new(self, Work::Recv(into))
+    }
+
+    /// Native one-sided operations, and what the peer's tell, where the backend has them.
+    pub fn one_sided(&self) -> Option<Access<'_>> {
+        self.link.one_sided.map(|limits| Access::new(self, limits))
     }
 
     /// Begins to end the connection, as [`Transport::close`](crate::Transport::close).
@@ -113,6 +140,10 @@ impl Connection {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.link.shared
+    }
+
+    pub(super) fn fate(&self) -> &Fate {
+        &self.link.fate
     }
 
     pub(super) fn slots(&self, way: Way) -> &Waiters {

@@ -13,8 +13,8 @@ use std::task::{Poll, Waker};
 
 use super::handle::{Command, NotRegistered, Shared, gone};
 use super::lines::{ById, Hold, Line, Place};
-use super::slot::Way;
 use super::waiters::Block;
+use super::work::Way;
 use super::{Options, TransferError};
 use crate::{ConnId, Events, Next, Now, Slice, Transport};
 
@@ -26,8 +26,6 @@ const BATCH: usize = 16;
 /// Dropping it drops the transport. Whatever has not ended then ends [`TransferError::Gone`] or
 /// [`Device`](crate::ErrorKind::Device): nobody is left waiting. The same happens when the transport panics
 /// and its driver is unwound. Memory is still the transport's until it is dropped as well, right after that.
-///
-/// Native one-sided operations are not offered here; their notifications are dropped.
 pub struct Driver<T: Transport> {
     transport: T,
     shared: Arc<Shared>,
@@ -45,6 +43,8 @@ pub struct Driver<T: Transport> {
     walked: Vec<ConnId>,
     events: Events,
     scratch: Vec<Slice>,
+    /// Notifications that a connection keeps.
+    notifications: u16,
     commands: VecDeque<Command>,
     strays: u64,
 }
@@ -52,7 +52,8 @@ pub struct Driver<T: Transport> {
 impl<T: Transport> Driver<T> {
     pub(super) fn new(transport: T, shared: Arc<Shared>, options: Options) -> Self {
         let each = options.each();
-        let blocks = (0..u32::from(options.connections)).map(|at| Arc::new(Block::new(at * 2 * each, each)));
+        let blocks = (0..u32::from(options.connections))
+            .map(|at| Arc::new(Block::new(at * Way::COUNT as u32 * each, each)));
         Self {
             transport,
             lines: ById::default(),
@@ -64,6 +65,7 @@ impl<T: Transport> Driver<T> {
             walked: Vec::new(),
             events: Events::with_capacity(options.events.max(1).into()),
             scratch: Vec::with_capacity(BATCH * usize::from(options.slices)),
+            notifications: options.notifications,
             commands: VecDeque::new(),
             strays: 0,
             shared,
@@ -196,8 +198,7 @@ impl<T: Transport> Drop for Driver<T> {
             line.fate.close();
         }
         for block in &self.blocks {
-            block.way(Way::Send).wake_all();
-            block.way(Way::Recv).wake_all();
+            Way::ALL.into_iter().for_each(|way| block.way(way).wake_all());
         }
     }
 }

@@ -12,8 +12,12 @@ use futures::task::AtomicWaker;
 use p2p_memory::Memory;
 
 use super::slot::Table;
+use super::work::Way;
 use super::{Connection, Listener, Options, Region};
-use crate::{Address, ConnId, Error, ErrorKind, ListenerId, Nic, NicId, Rail, RegionId, RegisterError};
+use crate::{
+    Address, ConnId, Error, ErrorKind, ListenerId, Nic, NicId, Rail, RegionId, RegisterError, RemoteSlice,
+    Slice,
+};
 
 /// The control operations of a transport, as async functions. They are rare, and allocate.
 ///
@@ -197,6 +201,7 @@ pub(super) enum Command {
     Connect(Rail, Address, Reply<Connection>),
     Close(ConnId),
     Register(NicId, Box<dyn Memory>, oneshot::Sender<Result<Region, NotRegistered>>),
+    Export(ConnId, Slice, Reply<RemoteSlice>),
     Retire(RegionId, Option<Reply<Box<dyn Memory>>>),
 }
 
@@ -250,7 +255,11 @@ impl Shared {
     pub(super) fn new(nics: Vec<Nic>, options: Options) -> Self {
         let each = options.each();
         Self {
-            table: Table::new(each * 2 * u32::from(options.connections), each, options.slices),
+            table: Table::new(
+                each * Way::COUNT as u32 * u32::from(options.connections),
+                each,
+                options.slices,
+            ),
             driver: AtomicWaker::new(),
             slices: options.slices,
             nics,

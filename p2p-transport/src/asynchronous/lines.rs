@@ -6,8 +6,9 @@ use crate::{ConnId, Id, RegionId, Slice};
 use super::Connection;
 use super::connection::Fate;
 use super::handle::Reply;
-use super::slot::{NONE, Way};
+use super::slot::NONE;
 use super::waiters::Block;
+use super::work::Way;
 
 use std::sync::Arc;
 
@@ -82,9 +83,9 @@ impl List {
 /// A connection, until its `Closed`.
 pub(super) struct Line {
     pub(super) id: ConnId,
-    lists: [List; 2],
+    lists: [List; Way::COUNT],
     /// No room for the next one, until something completes.
-    pub(super) blocked: [bool; 2],
+    pub(super) blocked: [bool; Way::COUNT],
     /// Whether it is in the list of connections to be looked at.
     pub(super) marked: bool,
     /// Who waits for it to be connected.
@@ -97,8 +98,8 @@ impl Line {
     pub(super) fn new(id: ConnId, reply: Reply<Connection>, block: Arc<Block>) -> Self {
         Self {
             id,
-            lists: [List::EMPTY; 2],
-            blocked: [false; 2],
+            lists: [List::EMPTY; Way::COUNT],
+            blocked: [false; Way::COUNT],
             marked: false,
             reply: Some(reply),
             fate: Arc::new(Fate::default()),

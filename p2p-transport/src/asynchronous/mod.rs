@@ -12,8 +12,8 @@
 //!
 //! **Backpressure.** A connection has a fixed number of slots each way ([`Options::slots`]), one for each
 //! transfer that is under way. Without a free one, a transfer waits for its turn, and [`Transfer::try_start`]
-//! says no. What has a slot may still have to wait for room in the transport. Sends, receives and connections
-//! wait apart from each other.
+//! says no. What has a slot may still have to wait for room in the transport. Sends, receives, one-sided operations
+//! and connections wait apart from each other.
 //!
 //! **Order.** The messages of a connection go, each way, in the order in which their transfers started. One
 //! starts with its first poll, if there is a free slot, or when [`Transfer::start`] ends. Whoever has several
@@ -61,19 +61,24 @@
 //!
 //! In an executor, [`Driver::run`] is the task; the clock and the sleep are passed in.
 
+mod access;
 mod connection;
 mod driver;
 mod handle;
 mod lines;
+mod notification;
 mod slot;
 mod transfer;
 mod waiters;
+mod work;
 
 use std::sync::Arc;
 
+pub use access::Access;
 pub use connection::{Connection, Listener, Region};
 pub use driver::Driver;
 pub use handle::{AsyncTransport, Handle, NotRegistered};
+pub use notification::{NextNotification, Notification};
 pub use transfer::Transfer;
 
 use crate::{OpFault, Transport};
@@ -85,25 +90,30 @@ pub struct Options {
     /// Connections at once; the next one ends [`Exhausted`](crate::ErrorKind::Exhausted). One counts until it
     /// has ended and its last handle is gone.
     pub connections: u16,
-    /// Sends of one connection that are under way at once, those detached included, and as many receives; at
-    /// least 1. More than [`Limits::max_sends`](crate::Limits::max_sends) keeps the transport busy.
+    /// Sends of one connection that are under way at once, those detached included, and as many receives, and
+    /// as many one-sided operations; at least 1. More than [`Limits::max_sends`](crate::Limits::max_sends)
+    /// keeps the transport busy.
     pub slots: u16,
     /// Slices of one transfer. What a connection allows beyond is not used.
     pub slices: u16,
     /// Events taken from the transport in one turn; at least 1.
     pub events: u16,
+    /// Notifications of one connection that are kept until somebody reads them. Those beyond are dropped and
+    /// counted, and the reader is told: see [`Notification::Lost`].
+    pub notifications: u16,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 32, slots: 64, slices: 16, events: 64 }
+        Self { connections: 32, slots: 64, slices: 16, events: 64, notifications: 1024 }
     }
 }
 
 impl Options {
     /// Slots of one connection and way.
     fn each(&self) -> u32 {
-        u32::from(self.slots.max(1)).min((u32::MAX - 1) / 2 / u32::from(self.connections.max(1)))
+        u32::from(self.slots.max(1))
+            .min((u32::MAX - 1) / work::Way::COUNT as u32 / u32::from(self.connections.max(1)))
     }
 }
 

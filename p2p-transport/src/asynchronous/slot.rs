@@ -29,8 +29,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use futures::task::AtomicWaker;
 
-use super::TransferError;
-use crate::{ConnId, Id, OpFault, RegionId, Slice};
+use super::work::{Ended, Way, Words, Work, decode, encode};
+use crate::ConnId;
 
 /// No slot: ends a list.
 pub(super) const NONE: u32 = u32::MAX;
@@ -41,76 +41,18 @@ const QUEUED: u32 = 2;
 const DETACHED: u32 = 3;
 const DONE: u32 = 4;
 
-/// Which way a message goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Way {
-    Send,
-    Recv,
-}
-
-/// How a transfer ended.
-pub(super) type Ended = Result<u32, TransferError>;
-
-/// A slice, in words that two threads may share.
-#[derive(Debug, Default)]
-struct Words {
-    region: AtomicU64,
-    offset: AtomicU64,
-    len: AtomicU32,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     state: AtomicU32,
     generation: AtomicU32,
     pub(super) waker: AtomicWaker,
-    conn: AtomicU64,
-    /// Lowest bit: a receive. The rest: number of slices.
-    shape: AtomicU32,
-    slices: Box<[Words]>,
+    words: Words,
     outcome: AtomicU64,
     /// The next one in the free list, or in the inbox.
     next: AtomicU32,
     cancelling: AtomicBool,
     cancel_for: AtomicU32,
     next_cancelled: AtomicU32,
-}
-
-fn pack<I: Id>(id: I) -> u64 {
-    u64::from(id.generation().get()) << 32 | id.index() as u64
-}
-
-fn unpack<I: Id>(word: u64) -> Option<I> {
-    std::num::NonZeroU32::new((word >> 32) as u32).map(|generation| I::of(word as u32, generation))
-}
-
-fn encode(ended: Ended) -> u64 {
-    let (kind, value) = match ended {
-        Ok(len) => (0, len),
-        Err(TransferError::Cancelled) => (1, 0),
-        Err(TransferError::Lost) => (2, 0),
-        Err(TransferError::Gone) => (3, 0),
-        Err(TransferError::Failed(OpFault::Truncated)) => (4, 0),
-        Err(TransferError::Failed(OpFault::BadSlice)) => (4, 1),
-        Err(TransferError::Failed(OpFault::TooLong)) => (4, 2),
-        Err(TransferError::Failed(OpFault::SliceCount)) => (4, 3),
-        Err(TransferError::Failed(OpFault::Remote)) => (4, 4),
-    };
-    kind << 32 | u64::from(value)
-}
-
-fn decode(word: u64) -> Ended {
-    Err(match (word >> 32, word as u32) {
-        (0, len) => return Ok(len),
-        (1, _) => TransferError::Cancelled,
-        (2, _) => TransferError::Lost,
-        (4, 0) => TransferError::Failed(OpFault::Truncated),
-        (4, 1) => TransferError::Failed(OpFault::BadSlice),
-        (4, 2) => TransferError::Failed(OpFault::TooLong),
-        (4, 3) => TransferError::Failed(OpFault::SliceCount),
-        (4, _) => TransferError::Failed(OpFault::Remote),
-        _ => TransferError::Gone,
-    })
 }
 
 /// A list of free slots. Upper half: counts changes, so that a list that only looks as before is told apart.
@@ -135,11 +77,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Of so many slots, in free lists of `each`.
+    /// Of so many slots, in free lists of `each`, for one way after the other.
     pub(super) fn new(slots: u32, each: u32, slices: u16) -> Self {
         let slot = |index: u32| Slot {
             next: AtomicU32::new(if (index + 1).is_multiple_of(each) { NONE } else { index + 1 }),
-            slices: (0..slices).map(|_| Words::default()).collect(),
+            words: Words::new(match Way::of_slot(index, each) {
+                Way::Send | Way::Recv => slices,
+                Way::OneSided => 1,
+            }),
             ..Slot::default()
         };
         Self {
@@ -207,15 +152,9 @@ impl Table {
 
     /// Writes an operation into a claimed slot and hands it to the driver. There are at most as many slices as
     /// fit.
-    pub(super) fn queue(&self, index: u32, conn: ConnId, way: Way, slices: &[Slice]) {
+    pub(super) fn queue(&self, index: u32, conn: ConnId, work: &Work<'_>) {
         let slot = self.slot(index);
-        slot.conn.store(pack(conn), Relaxed);
-        slot.shape.store((slices.len() as u32) << 1 | u32::from(way == Way::Recv), Relaxed);
-        for (words, slice) in slot.slices.iter().zip(slices) {
-            words.region.store(pack(slice.region), Relaxed);
-            words.offset.store(slice.offset, Relaxed);
-            words.len.store(slice.len, Relaxed);
-        }
+        slot.words.store(conn, work);
         slot.state.store(QUEUED, Release);
         push(&self.inbox, index, &slot.next);
     }
@@ -265,19 +204,9 @@ fn push(list: &AtomicU32, index: u32, link: &AtomicU32) {
 }
 
 impl Slot {
-    /// Of a queued slot: its connection and the way of its message.
-    pub(super) fn operation(&self) -> (Option<ConnId>, Way) {
-        let way = if self.shape.load(Relaxed) & 1 == 1 { Way::Recv } else { Way::Send };
-        (unpack(self.conn.load(Relaxed)), way)
-    }
-
-    /// Of a queued slot: its slices.
-    pub(super) fn slices(&self) -> impl Iterator<Item = Slice> {
-        let count = (self.shape.load(Relaxed) >> 1) as usize;
-        self.slices.iter().take(count).filter_map(|words| {
-            let region: RegionId = unpack(words.region.load(Relaxed))?;
-            Some(Slice { region, offset: words.offset.load(Relaxed), len: words.len.load(Relaxed) })
-        })
+    /// Of a queued slot: its operation.
+    pub(super) const fn words(&self) -> &Words {
+        &self.words
     }
 
     /// The driver's end of an operation. False if the slot is detached: then it is to be released.

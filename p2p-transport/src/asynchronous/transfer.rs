@@ -5,19 +5,18 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::slot::{Ended, Way};
+use super::work::{Ended, Way, Work};
 use super::{Connection, TransferError};
-use crate::{OpFault, Slice};
+use crate::OpFault;
 
-/// One message on its way: the future of its length in bytes.
+/// One message or one-sided operation on its way: the future of its length in bytes.
 ///
-/// Nothing happens before it is polled or started. Dropped after that it is detached: the message goes its
+/// Nothing happens before it is polled or started. Dropped after that it is detached: the operation goes its
 /// way, and its memory stays with the transport until then. It does not allocate.
-#[must_use = "nothing is sent or received before it is polled or started"]
+#[must_use = "nothing is moved before it is polled or started"]
 pub struct Transfer<'a> {
     conn: &'a Connection,
-    slices: &'a [Slice],
-    way: Way,
+    work: Work<'a>,
     stage: Stage,
 }
 
@@ -34,8 +33,12 @@ enum Stage {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) const fn new(conn: &'a Connection, slices: &'a [Slice], way: Way) -> Self {
-        Self { conn, slices, way, stage: Stage::Fresh }
+    pub(super) const fn new(conn: &'a Connection, work: Work<'a>) -> Self {
+        Self { conn, work, stage: Stage::Fresh }
+    }
+
+    const fn way(&self) -> Way {
+        self.work.way()
     }
 
     /// Starts it if there is a free slot that nobody waits for. True if it is started, now or before.
@@ -46,11 +49,11 @@ impl<'a> Transfer<'a> {
             Stage::Started(..) | Stage::Refused(_) | Stage::Over => return true,
         }
         let shared = self.conn.shared();
-        if self.slices.len() > usize::from(shared.slices) {
+        if self.way() != Way::OneSided && self.work.slices() > usize::from(shared.slices) {
             self.stage = Stage::Refused(OpFault::SliceCount.into());
             return true;
         }
-        let slot = self.conn.slots(self.way).claim(&shared.table);
+        let slot = self.conn.slots(self.way()).claim(&shared.table);
         if let Some(slot) = slot {
             self.enter(slot);
         }
@@ -66,17 +69,17 @@ impl<'a> Transfer<'a> {
         let ticket = match self.stage {
             Stage::Waiting(ticket) => ticket,
             Stage::Fresh | Stage::Started(..) | Stage::Refused(_) | Stage::Over => {
-                let ticket = self.conn.slots(self.way).join(&shared.table, cx.waker());
+                let ticket = self.conn.slots(self.way()).join(&shared.table, cx.waker());
                 self.stage = Stage::Waiting(ticket);
                 ticket
             }
         };
-        if let Some(slot) = self.conn.slots(self.way).poll(ticket, cx.waker()) {
+        if let Some(slot) = self.conn.slots(self.way()).poll(ticket, cx.waker()) {
             self.enter(slot);
             return Poll::Ready(());
         }
         if shared.is_gone() {
-            self.conn.slots(self.way).leave(&shared.table, ticket);
+            self.conn.slots(self.way()).leave(&shared.table, ticket);
             self.stage = Stage::Refused(TransferError::Gone);
             return Poll::Ready(());
         }
@@ -104,7 +107,7 @@ impl<'a> Transfer<'a> {
         let shared = self.conn.shared();
         let generation = shared.table.generation(slot);
         self.stage = Stage::Started(slot, generation);
-        shared.table.queue(slot, self.conn.id(), self.way, self.slices);
+        shared.table.queue(slot, self.conn.id(), &self.work);
         shared.driver.wake();
     }
 
@@ -122,13 +125,13 @@ impl<'a> Transfer<'a> {
             Some(ended) => ended,
         };
         self.stage = Stage::Over;
-        self.conn.slots(self.way).release(&shared.table, slot);
+        self.conn.slots(self.way()).release(&shared.table, slot);
         Poll::Ready(ended)
     }
 }
 
 impl Future for Transfer<'_> {
-    /// Bytes of the message. Asked again after its end, it says [`TransferError::Gone`].
+    /// Bytes moved. Asked again after its end, it says [`TransferError::Gone`].
     type Output = Result<u32, TransferError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -150,12 +153,12 @@ impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         let shared = self.conn.shared();
         match self.stage {
-            Stage::Waiting(ticket) => self.conn.slots(self.way).leave(&shared.table, ticket),
+            Stage::Waiting(ticket) => self.conn.slots(self.way()).leave(&shared.table, ticket),
             Stage::Started(slot, _) => {
                 // Not to keep the task alive as long as the message.
                 drop(shared.table.slot(slot).waker.take());
                 if !shared.table.slot(slot).detach() {
-                    self.conn.slots(self.way).release(&shared.table, slot);
+                    self.conn.slots(self.way()).release(&shared.table, slot);
                 }
             }
             Stage::Fresh | Stage::Refused(_) | Stage::Over => {}
@@ -167,8 +170,7 @@ impl fmt::Debug for Transfer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transfer")
             .field("conn", &self.conn.id())
-            .field("way", &self.way)
-            .field("slices", &self.slices)
+            .field("work", &self.work)
             .field("stage", &self.stage)
             .finish()
     }

@@ -5,20 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::slot::{Free, Table, Way};
+use super::slot::{Free, Table};
+use super::work::Way;
 
-/// The slots of one connection: as many for each way, apart from each other. A connection that had none left
+/// The slots of one connection: as many for each way, and for one-sided operations, apart from each other. A connection that had none left
 /// for its receives, because its sends wait for those of the peer, would wait for ever; so would one whose
 /// slots others have taken.
 #[derive(Debug)]
 pub(super) struct Block {
-    ways: [Waiters; 2],
+    ways: [Waiters; Way::COUNT],
 }
 
 impl Block {
-    /// The slots from `first` on, `each` for sends and then as many for receives.
+    /// The slots from `first` on, `each` for every way.
     pub(super) fn new(first: u32, each: u32) -> Self {
-        Self { ways: [first, first + each].map(|first| Waiters::new(Free::new(first), each)) }
+        Self { ways: Way::ALL.map(|way| Waiters::new(Free::new(first + way as u32 * each), each)) }
     }
 
     pub(super) const fn way(&self, way: Way) -> &Waiters {
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn nobody_overtakes_those_who_wait() {
-        let (block, table) = (Block::new(0, 1), Table::new(2, 1, 1));
+        let (block, table) = (Block::new(0, 1), Table::new(3, 1, 1));
         let slots = block.way(Way::Send);
         let slot = slots.claim(&table).expect("free");
         let ticket = slots.join(&table, Waker::noop());
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_served_in_the_order_in_which_they_came() {
-        let (block, table) = (Block::new(0, 2), Table::new(4, 2, 1));
+        let (block, table) = (Block::new(0, 2), Table::new(6, 2, 1));
         let slots = block.way(Way::Recv);
         let held = [slots.claim(&table), slots.claim(&table)].map(|slot| slot.expect("free"));
         let tickets = [0; 4].map(|_| slots.join(&table, Waker::noop()));

@@ -1,5 +1,12 @@
 //! The same work under two executors, with a driver that sleeps for ever unless it is woken.
 
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use futures::channel::oneshot;
 use futures::executor::{ThreadPool, block_on};
 use futures::future::join_all;
 use futures::task::SpawnExt;
@@ -7,8 +14,10 @@ use p2p_memory::SharedHost;
 use p2p_transport::asynchronous::{AsyncTransport, Connection, Handle, Region, open};
 use p2p_transport::{Damage, Faulty, Now, Traced, Transport};
 
-use super::support::{Loopback, NIC, memory, pattern};
-use super::{connected, limited, options};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::support::{Device, Loopback, NIC, memory, pattern};
+use super::{connected, limited, options, poll};
 
 const COUNT: u64 = 200;
 const LENGTH: u32 = 100;
@@ -122,11 +131,75 @@ fn bytes_arrive_over_a_damaged_transport_under_both() {
     });
 }
 
+/// A pause that ends when the descriptor is readable, of which a thread of its own takes care.
+fn until_readable(fd: Option<BorrowedFd<'_>>) -> impl Future<Output = ()> + use<> {
+    let fd = fd.expect("has one").try_clone_to_owned().expect("one more");
+    let (over, ended) = oneshot::channel();
+    thread::spawn(move || {
+        let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ready = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout));
+        // Otherwise it stays silent: whoever waits then sleeps for ever. The driver may have gone on meanwhile.
+        if ready == Ok(1) {
+            let _gone = over.send(());
+        }
+    });
+    async {
+        if ended.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+#[test]
+fn a_driver_sleeps_until_the_descriptor_of_its_transport_is_readable() {
+    limited(|| {
+        let device = Arc::new(Device::new());
+        let mut transport = Loopback::new(4, true);
+        transport.device = Some(Arc::clone(&device));
+        let (handle, mut driver) = open(transport, options(8));
+        assert!(driver.wait_fd().is_some());
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let driving = thread::spawn(move || {
+            let clock = || {
+                counted.fetch_add(1, SeqCst);
+                Now::default()
+            };
+            block_on(driver.run(clock, |_, fd| until_readable(fd)));
+        });
+        block_on(async {
+            let (here, there) = connected(&handle).await;
+            let (memory, _host) = memory(16);
+            let region = handle.register(NIC, memory).await.expect("registers");
+            let (from, into) = ([region.slice(0, 8)], [region.slice(8, 8)]);
+            for round in 0..10 {
+                let (mut send, mut recv) = (here.send(&from), there.recv(&into));
+                send.start().await;
+                recv.start().await;
+                // Until the driver sleeps: nothing but the descriptor wakes it from here on.
+                let mut seen = usize::MAX;
+                while std::mem::replace(&mut seen, turns.load(SeqCst)) != seen {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                assert!(poll(&mut recv).is_pending(), "round {round}: the device has not let it through");
+                device.ring();
+                assert_eq!(futures::join!(send, recv), (Ok(8), Ok(8)), "round {round}");
+            }
+            handle.close(&here).await;
+            there.closed().await;
+        });
+        drop(handle);
+        driving.join().expect("ends");
+        let turns = turns.load(SeqCst);
+        assert!(turns < 300, "{turns} turns: it does not sleep");
+    });
+}
+
 #[test]
 fn a_driver_that_nobody_needs_wakes_up_and_ends() {
     limited(|| {
         let (handle, mut driver) = open(Loopback::new(4, true), options(8));
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             block_on(driver.run(Now::default, |_, _| std::future::pending()));
         });
         let (region, host) = block_on(async {

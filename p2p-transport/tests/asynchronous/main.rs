@@ -6,6 +6,7 @@ mod support;
 mod drops;
 mod ends;
 mod executors;
+mod one_sided;
 mod threads;
 
 use std::pin::pin;

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use p2p_memory::{HostView, SharedHost};
 use p2p_transport::{
@@ -10,6 +12,7 @@ use p2p_transport::{
     Next, Nic, NicId, Now, Op, Outcome, Rail, RegionId, Regions, RegisterError, Slab, Slice, Stop, Token,
     Transport,
 };
+use rustix::event::{EventfdFlags, eventfd};
 
 pub(crate) const NIC: NicId = NicId(0);
 pub(crate) const RAIL: Rail = Rail { nic: NIC, device: None, channels: 1 };
@@ -60,6 +63,8 @@ pub(crate) struct Loopback {
     pub(crate) repeats: bool,
     /// The next poll panics.
     pub(crate) panics: bool,
+    /// Messages are matched when somebody else says so.
+    pub(crate) device: Option<Arc<Device>>,
     /// Each completion is kept here as well, if there is something to keep it in.
     pub(crate) kept: Option<Vec<Event>>,
 }
@@ -81,6 +86,7 @@ impl Loopback {
             stalled: false,
             repeats: false,
             panics: false,
+            device: None,
             kept: None,
         }
     }
@@ -343,7 +349,8 @@ impl Transport for Loopback {
 
     fn poll(&mut self, _now: Now, events: &mut Events) -> Next {
         assert!(!self.panics, "asked to");
-        let moved = !self.stalled && self.step();
+        let allowed = self.device.as_ref().is_none_or(|device| device.takes());
+        let moved = allowed && !self.stalled && self.step();
         while events.room() > 0 {
             let event = match self.events.pop_front() {
                 Some(event) => event,
@@ -362,6 +369,29 @@ impl Transport for Loopback {
         }
         let busy = self.links.iter().any(|(_, link)| !link.sends.is_empty() || !link.recvs.is_empty());
         if busy { Next::Wait(None) } else { Next::Idle(None) }
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.device.as_ref().map(|device| device.0.as_fd())
+    }
+}
+
+/// Something outside that lets messages through one poll at a time, and tells a descriptor.
+pub(crate) struct Device(OwnedFd);
+
+impl Device {
+    pub(crate) fn new() -> Self {
+        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+        Self(eventfd(0, flags).expect("has one"))
+    }
+
+    /// Lets messages through.
+    pub(crate) fn ring(&self) {
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).expect("has room");
+    }
+
+    fn takes(&self) -> bool {
+        rustix::io::read(&self.0, &mut [0_u8; 8]).is_ok()
     }
 }
 

@@ -4,10 +4,12 @@ use super::super::TransferError;
 use super::super::connection::{Connection, Listener, Region};
 use super::super::handle::{Command, Lease, NotRegistered, Reply};
 use super::super::lines::{Hold, Line};
-use super::super::slot::Way;
 use super::super::waiters::Block;
+use super::super::work::Way;
 use super::Driver;
-use crate::{ConnId, Error, ErrorKind, Event, Events, Next, Now, Outcome, RegionId, Transport};
+use crate::{
+    ConnId, Error, ErrorKind, Event, Events, Next, Now, Outcome, RegionId, RemoteSlice, Slice, Transport,
+};
 
 use std::sync::Arc;
 
@@ -57,12 +59,25 @@ impl<T: Transport> Driver<T> {
                 });
                 drop(reply.send(region));
             }
+            Command::Export(conn, slice, reply) => drop(reply.send(self.export(conn, slice))),
             Command::Retire(id, reply) => {
                 if self.holds.retire(id, reply) {
                     drop(self.transport.retire(id));
                 }
             }
         }
+    }
+
+    fn export(&mut self, conn: ConnId, slice: Slice) -> Result<RemoteSlice, Error> {
+        if self.holds.refuses(std::iter::once(slice)) {
+            return Err(Error::misuse(
+                "export",
+                "the region was dropped: keep it for as long as peers use it",
+            ));
+        }
+        let none =
+            || Error::new(ErrorKind::Unsupported, "export", "this backend has no one-sided operations");
+        self.transport.one_sided().ok_or_else(none)?.export(conn, slice)
     }
 
     /// Slots that no connection has. What was started on an earlier one and is still in the inbox keeps its
@@ -101,7 +116,11 @@ impl<T: Transport> Driver<T> {
                     self.completed(conn, token, outcome);
                 }
                 Event::Retired(id) => self.retired(id),
-                Event::Notified { .. } => {}
+                Event::Notified { conn, value } => {
+                    if let Some(line) = self.lines.line(conn) {
+                        line.fate.notify(conn, value);
+                    }
+                }
             }
         }
         self.events = events;
@@ -112,11 +131,16 @@ impl<T: Transport> Driver<T> {
         let Some(line) = self.lines.line(id) else { return };
         let (Some(reply), Some(limits)) = (line.reply.take(), self.transport.limits(id)) else { return };
         // Dropped if nobody waits for it any more, and so closed.
-        drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), *limits, line))));
+        let limits = *limits;
+        let one_sided = self.transport.one_sided().and_then(|side| side.limits(id));
+        if one_sided.is_some() {
+            line.fate.expect_notifications(self.notifications);
+        }
+        drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), limits, one_sided, line))));
     }
 
     fn closed(&mut self, id: ConnId) {
-        for way in [Way::Send, Way::Recv] {
+        for way in Way::ALL {
             self.fail_waiting(id, way, TransferError::Lost);
         }
         let Some(line) = self.lines.end(id) else { return };

@@ -2,9 +2,15 @@
 
 use super::super::TransferError;
 use super::super::lines::Place;
-use super::super::slot::{Ended, NONE, Way};
+use super::super::slot::NONE;
+use super::super::work::{Ended, Way};
 use super::{BATCH, Driver};
-use crate::{ConnId, Op, OpFault, Outcome, Stop, Token, Transport};
+use crate::{
+    Accepted, ConnId, Id, OneSidedOp, Op, OpFault, Outcome, RegionId, RemoteSlice, Slice, Stop, Token,
+    Transport,
+};
+
+use std::num::NonZeroU32;
 
 /// The name of an operation in the transport.
 fn token(slot: u32, generation: u32) -> Token {
@@ -29,7 +35,7 @@ impl<T: Transport> Driver<T> {
 
     fn enlist(&mut self, slot: u32) {
         self.places[slot as usize] = Place::Absent;
-        let operation = self.shared.table.slot(slot);
+        let operation = self.shared.table.slot(slot).words();
         let (conn, way) = operation.operation();
         let Some(line) = conn.and_then(|conn| self.lines.line(conn)) else {
             self.finish(slot, Err(TransferError::Lost));
@@ -62,7 +68,7 @@ impl<T: Transport> Driver<T> {
         if place == Place::Absent {
             return;
         }
-        let (Some(conn), way) = self.shared.table.slot(slot).operation() else { return };
+        let (Some(conn), way) = self.shared.table.slot(slot).words().operation() else { return };
         if place == Place::Sent {
             // Its completion says whether it came in time.
             let _in_time = self.transport.cancel(conn, token(slot, generation));
@@ -81,7 +87,7 @@ impl<T: Transport> Driver<T> {
             if let Some(line) = self.lines.line(id) {
                 line.marked = false;
             }
-            for way in [Way::Send, Way::Recv] {
+            for way in Way::ALL {
                 passed |= self.pass_on_line(id, way);
             }
         }
@@ -104,7 +110,7 @@ impl<T: Transport> Driver<T> {
                 && count < BATCH
             {
                 let from = self.scratch.len();
-                self.scratch.extend(self.shared.table.slot(slot).slices());
+                self.scratch.extend(self.shared.table.slot(slot).words().slices());
                 names[count] = (token(slot, self.shared.table.generation(slot)), from, self.scratch.len());
                 count += 1;
                 slot = next;
@@ -112,17 +118,14 @@ impl<T: Transport> Driver<T> {
             if count == 0 {
                 return passed;
             }
-            let ops = names.map(|(token, from, to)| match way {
-                Way::Send => Op::Send { token, from: &self.scratch[from..to] },
-                Way::Recv => Op::Recv { token, into: &self.scratch[from..to] },
-            });
-            let accepted = self.transport.submit(id, &ops[..count]);
+            let accepted = self.submit(id, way, &names[..count]);
+            let Some(line) = self.lines.line(id) else { return passed };
             passed |= accepted.count > 0;
             for _ in 0..accepted.count {
                 let Some(slot) = line.list(way).pop(&mut self.places) else { break };
                 self.places[slot as usize] = Place::Sent;
                 let (holds, transport) = (&mut self.holds, &mut self.transport);
-                let slices = self.shared.table.slot(slot).slices();
+                let slices = self.shared.table.slot(slot).words().slices();
                 holds.delist(slices, |region| drop(transport.retire(region)));
             }
             match accepted.stopped {
@@ -131,6 +134,34 @@ impl<T: Transport> Driver<T> {
                 Some(Stop::Closed) => self.fail_waiting(id, way, TransferError::Lost),
             }
         }
+    }
+
+    /// Submits operations whose slices lie in `scratch`, from one position to another.
+    fn submit(&mut self, id: ConnId, way: Way, names: &[(Token, usize, usize)]) -> Accepted {
+        if way == Way::OneSided {
+            let table = &self.shared.table;
+            let filler = Slice { region: RegionId::of(0, NonZeroU32::MIN), offset: 0, len: 0 };
+            let remote = RemoteSlice { addr: 0, key: 0, len: 0 };
+            let mut ops = [OneSidedOp::Read { token: Token(0), from: remote, into: filler }; BATCH];
+            for (op, &(token, ..)) in ops.iter_mut().zip(names) {
+                // Written as a one-sided operation, it is read as one.
+                *op = table.slot(token.0 as u32).words().one_sided(token).unwrap_or(*op);
+            }
+            return match self.transport.one_sided() {
+                Some(side) => side.submit(id, &ops[..names.len()]),
+                // It was there when the connection was made.
+                None => Accepted::prefix(0, Stop::Closed),
+            };
+        }
+        let mut ops = [Op::Send { token: Token(0), from: &[] }; BATCH];
+        for (op, &(token, from, to)) in ops.iter_mut().zip(names) {
+            let slices = &self.scratch[from..to];
+            *op = match way {
+                Way::Recv => Op::Recv { token, into: slices },
+                Way::Send | Way::OneSided => Op::Send { token, from: slices },
+            };
+        }
+        self.transport.submit(id, &ops[..names.len()])
     }
 
     /// Ends what waits for room on a connection.
@@ -143,7 +174,7 @@ impl<T: Transport> Driver<T> {
 
     fn delist(&mut self, slot: u32) {
         let (holds, transport) = (&mut self.holds, &mut self.transport);
-        let slices = self.shared.table.slot(slot).slices();
+        let slices = self.shared.table.slot(slot).words().slices();
         holds.delist(slices, |region| drop(transport.retire(region)));
     }
 
@@ -166,7 +197,7 @@ impl<T: Transport> Driver<T> {
             },
         );
         if let Some(line) = self.lines.line(conn) {
-            line.blocked = [false; 2];
+            line.blocked = [false; Way::COUNT];
             self.mark(conn);
         }
     }
@@ -174,8 +205,8 @@ impl<T: Transport> Driver<T> {
     /// Ends an operation that is in no list and not in the transport.
     fn finish(&self, slot: u32, ended: Ended) {
         if !self.shared.table.slot(slot).finish(ended) {
-            let (block, rest) = (slot / (2 * self.each), slot % (2 * self.each));
-            let way = if rest < self.each { Way::Send } else { Way::Recv };
+            let block = slot / (Way::COUNT as u32 * self.each);
+            let way = Way::of_slot(slot, self.each);
             self.blocks[block as usize].way(way).release(&self.shared.table, slot);
         }
     }
