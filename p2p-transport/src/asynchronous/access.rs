@@ -2,7 +2,7 @@
 
 use futures::channel::oneshot;
 
-use super::handle::{Command, gone};
+use super::shared::{Command, gone};
 use super::work::Work;
 use super::{Connection, NextNotification, Transfer};
 use crate::{Error, OneSidedLimits, OneSidedOp, RemoteSlice, Slice, Token};

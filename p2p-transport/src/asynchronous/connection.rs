@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use futures::channel::oneshot;
 use p2p_memory::Memory;
 
-use super::handle::{Command, Lease, Shared, gone};
 use super::lines::Line;
 use super::notification::Notices;
+use super::shared::{Command, Lease, Shared, gone};
 use super::waiters::{Block, Waiters};
 use super::work::{Way, Work};
 use super::{Access, Notification, Transfer};

@@ -11,11 +11,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::handle::{Command, NotRegistered, Shared, gone};
 use super::lines::{ById, Hold, Line, Place};
+use super::shared::{Command, Shared, gone};
 use super::waiters::Block;
 use super::work::Way;
-use super::{Options, TransferError};
+use super::{NotRegistered, Options, TransferError};
 use crate::{ConnId, Events, Next, Now, Slice, Transport};
 
 /// Operations submitted at once.

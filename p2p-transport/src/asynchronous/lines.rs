@@ -5,7 +5,7 @@ use crate::{ConnId, Id, RegionId, Slice};
 
 use super::Connection;
 use super::connection::Fate;
-use super::handle::Reply;
+use super::shared::Reply;
 use super::slot::NONE;
 use super::waiters::Block;
 use super::work::Way;

@@ -19,6 +19,10 @@
 //! starts with its first poll, if there is a free slot, or when [`Transfer::start`] ends. Whoever has several
 //! under way at once and cares for their order starts them one after another.
 //!
+//! **One-sided operations**, where the backend has them, come from [`Connection::one_sided`]: transfers like
+//! messages, and what the peer's writes tell. Notifications are kept up to [`Options::notifications`] of a
+//! connection; what is lost beyond is counted, and its reader is told where.
+//!
 //! **Sleep.** A driver never sleeps, reads no clock and knows no executor. [`Driver::turn`] answers how long
 //! its caller may sleep, and wakes the waker that it was given as soon as there is something to do. A thread:
 //!
@@ -67,6 +71,7 @@ mod driver;
 mod handle;
 mod lines;
 mod notification;
+mod shared;
 mod slot;
 mod transfer;
 mod waiters;
@@ -137,7 +142,7 @@ pub enum TransferError {
 
 /// Makes the async face of a transport: handles for those who move data, and what somebody has to turn.
 pub fn open<T: Transport>(transport: T, options: Options) -> (Handle, Driver<T>) {
-    let shared = Arc::new(handle::Shared::new(transport.nics().to_vec(), options));
-    let handle = Handle::new(handle::Lease::new(&shared));
+    let shared = Arc::new(shared::Shared::new(transport.nics().to_vec(), options));
+    let handle = Handle::new(shared::Lease::new(&shared));
     (handle, Driver::new(transport, shared, options))
 }

@@ -7,6 +7,7 @@ mod drops;
 mod ends;
 mod executors;
 mod one_sided;
+mod order;
 mod threads;
 
 use std::pin::pin;

@@ -284,3 +284,38 @@ fn a_backend_without_them_offers_none() {
     let (here, there) = all.pair();
     assert!(here.one_sided().is_none() && there.one_sided().is_none());
 }
+
+#[test]
+fn an_access_allocates_nothing() {
+    let (mut all, [here, there], [(own, _local), _exported], remote) = exported(Settings::rdma(), options(1));
+    let (from, to) = (here.one_sided().expect("has them"), there.one_sided().expect("has them"));
+    let round = |all: &mut Two, value| {
+        let mut allocated = 0;
+        // The second one has to wait for a slot.
+        let mut write = from.write(own.slice(0, 8), part(remote, 0, 8), Some(value));
+        let mut read = from.read(part(remote, 8, 8), own.slice(8, 8));
+        let mut told = to.next_notification();
+        let (mut wrote, mut was_read, mut heard) = (false, false, false);
+        for _ in 0..2000 {
+            // What the simulated network itself needs is not counted.
+            all.world.advance(all.world.now().after(Duration::from_micros(5)));
+            let info = allocation_counter::measure(|| {
+                let mut cx = Context::from_waker(Waker::noop());
+                wrote = wrote || poll(&mut write) == Poll::Ready(Ok(8));
+                was_read = was_read || poll(&mut read) == Poll::Ready(Ok(8));
+                heard = heard || pin!(&mut told).poll(&mut cx).is_ready();
+                for driver in &mut all.drivers {
+                    let _ = driver.turn(all.world.now(), Waker::noop());
+                }
+            });
+            allocated += info.count_total;
+            if wrote && was_read && heard {
+                return allocated;
+            }
+        }
+        panic!("never ended");
+    };
+    let _warm_up: u64 = (0..20).map(|value| round(&mut all, value)).sum();
+    let allocated: u64 = (0..50).map(|value| round(&mut all, value)).sum();
+    assert_eq!(allocated, 0);
+}

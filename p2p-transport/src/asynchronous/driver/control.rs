@@ -1,11 +1,11 @@
 //! Commands of handles, and what the transport reports.
 
-use super::super::TransferError;
 use super::super::connection::{Connection, Listener, Region};
-use super::super::handle::{Command, Lease, NotRegistered, Reply};
 use super::super::lines::{Hold, Line};
+use super::super::shared::{Command, Lease, Reply};
 use super::super::waiters::Block;
 use super::super::work::Way;
+use super::super::{NotRegistered, TransferError};
 use super::Driver;
 use crate::{
     ConnId, Error, ErrorKind, Event, Events, Next, Now, Outcome, RegionId, RemoteSlice, Slice, Transport,
