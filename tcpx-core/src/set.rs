@@ -224,7 +224,8 @@ impl ChannelSet {
         }
     }
 
-    /// Visits every channel that has work once: progress, then release of whatever ended.
+    /// Visits every channel that has work once: asks about its oldest operation, and releases it if it ended. An
+    /// operation that ended reaches its caller before the plugin looks for more, which may take system calls.
     pub fn round(&mut self, now: Instant, mut sink: impl FnMut(ChannelId, Event)) -> Round {
         let mut round = Round::default();
         for word in 0..self.work.len() {
@@ -255,7 +256,7 @@ impl ChannelSet {
         let place = &mut self.places[index];
         let id = ChannelId { index: index as u32, generation: place.generation };
         let Some(channel) = &mut place.channel else { return false };
-        channel.progress(now);
+        channel.progress_oldest(now);
         // At most the window's content: nothing is posted meanwhile.
         loop {
             let event = match channel.release() {
