@@ -161,6 +161,59 @@ fn what_the_peer_refuses_ends_that_transfer_alone() {
 }
 
 #[test]
+fn a_region_that_is_dropped_is_not_exported_though_transfers_still_wait_for_it() {
+    let mut settings = Settings::rdma();
+    settings.one_sided_ops = 1;
+    let (mut all, [here, _there], [(own, local), _exported], remote) = exported(settings, options(4));
+    let access = here.one_sided().expect("has them");
+    let slice = own.slice(0, 8);
+    let mut writes: Vec<_> = (0..4).map(|_| access.write(slice, part(remote, 0, 8), None)).collect();
+    writes.iter_mut().for_each(|write| assert!(write.try_start()));
+    let export = access.export(slice);
+    drop(own);
+    let mut export = pin!(export);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(export.as_mut().poll(&mut cx).is_pending());
+    // One turn without any time: nothing has ended, and the transport does not know yet that the region goes.
+    let _ = all.drivers[0].turn(all.world.now(), Waker::noop());
+    let Poll::Ready(Err(refused)) = export.as_mut().poll(&mut cx) else { panic!("has to be refused") };
+    assert_eq!((refused.kind(), local.owners()), (ErrorKind::Misuse, 2));
+    assert!(refused.text().contains("dropped"));
+    for ended in all.wait(futures::future::join_all(writes)) {
+        assert_eq!(ended, Ok(8));
+    }
+    all.settle();
+    assert_eq!(local.owners(), 1);
+}
+
+#[test]
+fn a_transfer_that_was_dropped_gives_its_slot_back_to_its_own_kind() {
+    let (mut all, [here, there], [(own, _local), (_exported, _target)], remote) =
+        exported(Settings::rdma(), options(2));
+    let (into, _into) = all.region(1, 8);
+    let access = here.one_sided().expect("has them");
+    let (from, to) = ([own.slice(0, 8)], [into.slice(0, 8)]);
+    for _ in 0..5 {
+        assert!(access.read(part(remote, 0, 8), own.slice(8, 8)).try_start());
+        assert!(here.send(&from).try_start() && there.recv(&to).try_start());
+        all.settle();
+        assert_eq!((all.handles[0].under_way(), all.handles[1].under_way()), (0, 0));
+        // As many of each kind as there are slots, and no more.
+        let write = || access.write(own.slice(0, 8), part(remote, 0, 8), None);
+        let (mut writes, mut sends, mut recvs) = (
+            [(); 3].map(|()| write()),
+            [(); 3].map(|()| here.send(&from)),
+            [(); 3].map(|()| there.recv(&to)),
+        );
+        for kind in [&mut writes, &mut sends, &mut recvs] {
+            assert_eq!(kind.each_mut().map(Transfer::try_start), [true, true, false]);
+        }
+        drop((writes, sends, recvs));
+        all.settle();
+    }
+}
+
+#[test]
 fn they_have_slots_of_their_own_and_wait_for_room() {
     let mut settings = Settings::rdma();
     settings.one_sided_ops = 2;
