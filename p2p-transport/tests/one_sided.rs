@@ -228,6 +228,42 @@ fn the_window_of_accesses_is_exact_through_both() {
 }
 
 #[test]
+fn accesses_of_a_damaged_transport_reach_the_connection_that_was_meant() {
+    let mut first = true;
+    let mut all = Two::new(5, Settings::rdma(), |inner| {
+        let mut damage = Damage::none(1);
+        damage.refuse_connect = u32::from(std::mem::take(&mut first));
+        Faulty::new(inner, damage)
+    });
+    // A connection that exists outside only: those after it have other ids inside.
+    let (listener, address) = all.ends[0].listen(RAIL).expect("listens");
+    let refused = all.ends[0].connect(RAIL, &address).expect("ends by an event");
+    let there = all.ends[0].accept(listener).expect("accepts");
+    let here = all.ends[1].connect(RAIL, &address).expect("connects");
+    let seen = all.run(3);
+    assert!(seen.contains(&(0, Event::Closed(refused))) && seen.contains(&(0, Event::Connected(there))));
+    assert_ne!(all.ends[0].inside(there), Some(there));
+    let (exported, remote) = all.region(0, 8);
+    let (own, local) = all.region(1, 8);
+    local.copy_in(0, &[3; 8]).expect("fits");
+    assert!(all.side(0).limits(there).is_some());
+    let to = all.side(0).export(there, slice(exported, 0, 8)).expect("exports");
+    let write = OneSidedOp::Write { token: Token(1), from: slice(own, 0, 8), to, notify: Some(9) };
+    assert_eq!(all.side(1).submit(here, &[write]), Accepted::all(1));
+    let seen = all.run(2);
+    let done = Event::Completed { conn: here, token: Token(1), outcome: Outcome::Done { len: 8 } };
+    assert!(seen.contains(&(1, done)), "{seen:?}");
+    assert!(seen.contains(&(0, Event::Notified { conn: there, value: 9 })), "{seen:?}");
+    assert_eq!(bytes(&remote, 0, 8), [3; 8]);
+    // And back, from the end whose ids differ.
+    let from = all.side(1).export(here, slice(own, 0, 8)).expect("exports");
+    let read = OneSidedOp::Read { token: Token(2), from, into: slice(exported, 0, 8) };
+    assert_eq!(all.side(0).submit(there, &[read]), Accepted::all(1));
+    let done = Event::Completed { conn: there, token: Token(2), outcome: Outcome::Done { len: 8 } };
+    assert_eq!(all.run(1), [(0, done)]);
+}
+
+#[test]
 fn a_backend_without_them_has_none_through_either() {
     let all = Two::new(1, Settings::plugin(), |inner| Traced::new(Faulty::new(inner, Damage::legal(1))));
     for mut end in all.ends {

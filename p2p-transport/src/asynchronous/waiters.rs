@@ -173,6 +173,20 @@ mod tests {
     }
 
     #[test]
+    fn no_two_kinds_share_a_slot() {
+        // The second connection of two.
+        let (block, table) = (Block::new(6, 2), Table::new(12, 2, 1));
+        let mut claimed = Vec::new();
+        for way in Way::ALL {
+            for _ in 0..3 {
+                claimed.extend(block.way(way).claim(&table).map(|slot| (slot, way)));
+            }
+        }
+        assert!(claimed.iter().all(|&(slot, way)| Way::of_slot(slot, 2) == way), "{claimed:?}");
+        assert!(claimed.into_iter().map(|(slot, _)| slot).eq(6..12));
+    }
+
+    #[test]
     fn those_who_wait_are_served_in_the_order_in_which_they_came() {
         let (block, table) = (Block::new(0, 2), Table::new(6, 2, 1));
         let slots = block.way(Way::Recv);

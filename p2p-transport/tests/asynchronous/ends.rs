@@ -2,23 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Waker};
 
 use p2p_transport::asynchronous::{AsyncTransport, TransferError};
 use p2p_transport::{Address, ErrorKind, NicId, Now};
 
 use super::support::{NIC, RAIL, memory};
-use super::{ByHand, poll};
-
-#[derive(Default)]
-struct Woken(AtomicUsize);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
+use super::{ByHand, Woken, poll};
 
 #[test]
 fn a_lost_connection_ends_what_is_under_way_and_says_why() {

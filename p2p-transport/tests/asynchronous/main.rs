@@ -6,13 +6,16 @@ mod support;
 mod drops;
 mod ends;
 mod executors;
+mod notifications;
 mod one_sided;
 mod order;
 mod threads;
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -108,5 +111,15 @@ fn limited(test: impl FnOnce() + Send + 'static) {
     }
     if let Err(panicked) = thread.join() {
         std::panic::resume_unwind(panicked);
+    }
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
     }
 }

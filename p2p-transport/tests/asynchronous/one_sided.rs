@@ -1,9 +1,9 @@
-//! One-sided operations and notifications, over a simulated network that has them.
+//! One-sided operations, over a simulated network that has them.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use p2p_memory::SharedHost;
@@ -11,16 +11,16 @@ use p2p_transport::asynchronous::{
     AsyncTransport, Connection, Driver, Handle, Notification, Options, Region, Transfer, TransferError, open,
 };
 use p2p_transport::{ErrorKind, OpFault, RemoteSlice};
-use p2p_transport_mock::{MockTransport, NicModel, Settings, World};
+use p2p_transport_mock::{Fault, MockTransport, NicModel, Settings, World};
 
 use super::support::{NIC, RAIL, memory};
-use super::{options, poll};
+use super::{Woken, options, poll};
 
 /// Two ends in a world, each with a driver that is turned by hand.
-struct Two {
+pub(super) struct Two {
     world: World,
     drivers: Vec<Driver<MockTransport>>,
-    handles: Vec<Handle>,
+    pub(super) handles: Vec<Handle>,
 }
 
 impl Two {
@@ -38,11 +38,11 @@ impl Two {
         }
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         (0..200).for_each(|_| self.turn());
     }
 
-    fn wait<F: Future>(&mut self, future: F) -> F::Output {
+    pub(super) fn wait<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         for _ in 0..10_000 {
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -71,7 +71,7 @@ impl Two {
 }
 
 /// Two connected ends, memory of 64 bytes at each, and what the second one has exported.
-fn exported(
+pub(super) fn exported(
     settings: Settings,
     options: Options,
 ) -> (Two, [Connection; 2], [(Region, SharedHost); 2], RemoteSlice) {
@@ -83,7 +83,7 @@ fn exported(
     (all, [here, there], regions, remote)
 }
 
-fn part(of: RemoteSlice, offset: u64, len: u32) -> RemoteSlice {
+pub(super) fn part(of: RemoteSlice, offset: u64, len: u32) -> RemoteSlice {
     RemoteSlice { addr: of.addr + offset, len, ..of }
 }
 
@@ -246,65 +246,25 @@ fn they_have_slots_of_their_own_and_wait_for_room() {
 }
 
 #[test]
-fn notifications_that_nobody_reads_are_counted_where_they_are_lost() {
-    let mut options = options(8);
-    options.notifications = 2;
-    let (mut all, [here, there], [(own, _local), _exported], remote) = exported(Settings::rdma(), options);
-    let tell =
-        |value| here.one_sided().expect("has them").write(own.slice(0, 1), part(remote, 0, 1), Some(value));
-    // One after the other: no order is promised among those that are under way at once.
-    for value in 0..5 {
-        assert_eq!(all.wait(tell(value)), Ok(1));
-        all.settle();
+fn a_lost_connection_ends_those_that_wait_for_room_as_well() {
+    let mut settings = Settings::rdma();
+    settings.one_sided_ops = 1;
+    let (mut all, [here, there], [(own, _local), _exported], remote) = exported(settings, options(4));
+    let access = here.one_sided().expect("has them");
+    let mut writes: Vec<_> =
+        (0..4).map(|_| access.write(own.slice(0, 8), part(remote, 0, 8), None)).collect();
+    writes.iter_mut().for_each(|write| assert!(write.try_start()));
+    let _ = all.drivers[0].turn(all.world.now(), Waker::noop());
+    all.world.inject(Fault::LinkDeath { link: 0 });
+    // No turn between the last completion and the end of the connection.
+    all.world.advance(all.world.now().after(Duration::from_secs(1)));
+    all.settle();
+    for write in &mut writes {
+        assert_eq!(poll(write), Poll::Ready(Err(TransferError::Lost)));
     }
-    let access = there.one_sided().expect("has them");
-    assert_eq!(all.wait(access.next_notification()), Some(Notification::Value(0)));
-    // There is room, and still it comes behind the gap.
-    assert_eq!(all.wait(tell(5)), Ok(1));
-    all.settle();
-    assert_eq!(all.wait(access.next_notification()), Some(Notification::Value(1)));
-    assert_eq!(all.wait(access.next_notification()), Some(Notification::Lost(4)));
-    assert_eq!(all.wait(tell(6)), Ok(1));
-    assert_eq!(all.wait(access.next_notification()), Some(Notification::Value(6)));
-}
-
-#[derive(Default)]
-struct Woken(AtomicUsize);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
-#[test]
-fn whoever_waits_for_a_notification_is_woken_by_it_and_by_the_end() {
-    let (mut all, [here, there], [(own, _local), _exported], remote) = exported(Settings::rdma(), options(4));
-    let woken = [(); 2].map(|()| Arc::new(Woken::default()));
-    let wakers = woken.clone().map(Waker::from);
-    let access = there.one_sided().expect("has them");
-    let mut waiting = [(); 2].map(|()| access.next_notification());
-    let mut ask = |at: usize| pin!(&mut waiting[at]).poll(&mut Context::from_waker(&wakers[at]));
-    let count = |at: usize| woken[at].0.load(SeqCst);
-    assert!(ask(0).is_pending() && ask(1).is_pending() && ask(0).is_pending());
-    let write = here.one_sided().expect("has them").write(own.slice(0, 1), part(remote, 0, 1), Some(3));
-    assert_eq!(all.wait(write), Ok(1));
-    all.settle();
-    assert_eq!((count(0), count(1)), (1, 1), "each of them, once");
-    assert_eq!(ask(1), Poll::Ready(Some(Notification::Value(3))));
-    assert!(ask(0).is_pending());
-    // What came before the end is read after it.
-    let write = here.one_sided().expect("has them").write(own.slice(0, 1), part(remote, 0, 1), Some(4));
-    assert_eq!(all.wait(write), Ok(1));
-    all.settle();
-    assert_eq!(count(0), 2);
-    let handle = all.handles[1].clone();
-    all.wait(handle.close(&there));
-    assert_eq!(ask(0), Poll::Ready(Some(Notification::Value(4))));
-    assert_eq!((ask(0), ask(1)), (Poll::Ready(None), Poll::Ready(None)));
-    let late = here.one_sided().expect("has them").write(own.slice(0, 1), part(remote, 0, 1), None);
-    all.wait(here.closed());
-    assert_eq!(all.wait(late), Err(TransferError::Lost));
+    all.wait(async { futures::join!(here.closed(), there.closed()) });
+    assert!(here.why().is_some());
+    assert_eq!(all.handles[0].under_way(), 0);
 }
 
 #[test]
