@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_transport::{ConnId, Error, Event, Events, Limits, Next, Now, OpFault, Outcome};
+use p2p_transport::{ConnId, Error, Event, Events, Limits, Next, Now, OpFault, Outcome, Transport};
 use tcpx_core::preflight::Nature;
 use tcpx_core::{Channel, ChannelId, Event as ChannelEvent, Fault, Reason, Sleep};
 
@@ -285,6 +285,7 @@ impl Tcpx {
     }
 
     fn connected(&mut self, id: ConnId) {
+        let sockets = self.describe(id);
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.phase = Phase::Open;
         conn.connected_due = true;
@@ -293,8 +294,6 @@ impl Tcpx {
         let peer = conn.stream.as_ref().and_then(|stream| stream.peer());
         let peer = peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string());
         let Some(live) = &conn.live else { return };
-        let send = live.channels.first().map(|pair| pair.send);
-        let sockets = send.and_then(|id| self.set.channel(id).ok()?.describe());
         tracing::info!(
             conn = id.index(),
             peer,

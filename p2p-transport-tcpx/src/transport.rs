@@ -348,6 +348,11 @@ impl Transport for Tcpx {
         self.progress(now, events)
     }
 
+    fn describe(&self, conn: ConnId) -> Option<String> {
+        let live = self.conns.get(conn)?.live.as_ref()?;
+        self.set.describe(live.channels.first()?.send)
+    }
+
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         // Where the plugin has nothing to sleep on, neither has the transport.
         self.set.wait_fd().map(|_| self.watch.as_fd())

@@ -112,6 +112,19 @@ fn nobody_who_answers_ends_a_connect_in_time() {
     assert!(why.contains("no such listener"), "{why}");
 }
 
+#[test]
+fn an_accept_that_was_closed_leads_nowhere() {
+    let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
+    let (at_a, address) = a.listen(1);
+    a.poll();
+    a.transport.close(at_a).expect("opening");
+    until(&mut a, &mut b, "closing", |a, _| a.has(Event::Closed(at_a)));
+    let at_b = b.connect(1, &address);
+    until(&mut a, &mut b, "the refusal", |_, b| b.has(Event::Closed(at_b)));
+    let why = b.transport.why(at_b).expect("a reason").to_string();
+    assert!(why.contains("no such listener"), "{why}");
+}
+
 /// Another host, or another process, may have one of the addresses.
 #[test]
 fn a_place_that_knows_no_such_listener_is_passed_over() {

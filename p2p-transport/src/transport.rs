@@ -30,8 +30,8 @@ pub trait Transport: Send {
     /// Its NICs, in the order of their numbers.
     fn nics(&self) -> &[Nic];
 
-    /// The rails over which memory of a CUDA device (`None`: of the host) should go, best first: one for each
-    /// NIC that may serve it.
+    /// The rails over which memory of a CUDA device (`None`: of the host) should go, best first, each on a NIC of
+    /// its own: as many NICs and channels as the backend was configured for.
     ///
     /// # Errors
     ///
@@ -143,6 +143,13 @@ pub trait Transport: Send {
         self.submit(conn, &[Op::Recv { token, into }])
     }
 
+    /// What carries a connection, in a line for people: sockets, queue pairs, and the like; `None` where there
+    /// is nothing to say.
+    fn describe(&self, conn: ConnId) -> Option<String> {
+        let _ = conn;
+        None
+    }
+
     /// Native one-sided operations, where the backend has them.
     fn one_sided(&mut self) -> Option<&mut dyn OneSided> {
         None
@@ -211,6 +218,9 @@ macro_rules! forward {
             }
             fn recv(&mut self, conn: ConnId, token: Token, into: &[Slice]) -> Accepted {
                 (**self).recv(conn, token, into)
+            }
+            fn describe(&self, conn: ConnId) -> Option<String> {
+                (**self).describe(conn)
             }
             fn one_sided(&mut self) -> Option<&mut dyn OneSided> {
                 (**self).one_sided()

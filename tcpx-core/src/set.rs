@@ -158,6 +158,12 @@ impl ChannelSet {
         place.channel.as_ref().map(Channel::counters)
     }
 
+    /// What a channel's plugin says about its sockets; `None` for a stale id, or where it says nothing.
+    pub fn describe(&self, id: ChannelId) -> Option<String> {
+        let place = self.places.get(id.index as usize).filter(|place| place.generation == id.generation)?;
+        place.channel.as_ref()?.describe()
+    }
+
     /// Channels in the set.
     pub fn len(&self) -> usize {
         self.places.iter().filter(|place| place.channel.is_some()).count()
