@@ -103,8 +103,9 @@ fn sleepers(rig: &mut Rig<'_>) {
             let due = match rig.ends[end].next {
                 Next::Again | Next::Spin => true,
                 // The descriptor is not looked at here: that an end without one sleeps is what matters.
-                Next::Wait(until) => until.is_some_and(|until| rig.now >= until) || rig.has_descriptor(end),
-                Next::Idle(until) => until.is_some_and(|until| rig.now >= until) || rig.has_descriptor(end),
+                Next::Wait(until) | Next::Idle(until) => {
+                    until.is_some_and(|until| rig.now >= until) || rig.has_descriptor(end)
+                }
             };
             asleep[end] = !(due || woken);
             if asleep[end] {

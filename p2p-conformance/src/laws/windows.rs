@@ -100,14 +100,13 @@ pub(crate) fn busy(rig: &mut Rig<'_>) {
         for side in [Side::Recv, Side::Send] {
             let window = window(rig, end, side);
             let bad = Slice { offset: 1 << 40, ..here };
-            for round in 0..2 {
+            for _ in 0..2 {
                 let failed: Vec<usize> =
                     (0..window.min(300)).map(|_| rig.must_post(end, side, &[bad])).collect();
                 rig.until_done(&failed);
                 for &work in &failed {
                     rig.require_outcome(work, Outcome::Failed(OpFault::BadSlice));
                 }
-                require!(rig, round < 2, "two rounds");
             }
         }
         fill(rig, end, Side::Send, here);
@@ -178,9 +177,8 @@ pub(crate) fn exact(rig: &mut Rig<'_>) {
             // Nothing moves without a poll, so exactly the windows fit; each has its own.
             let recvs = fill(rig, end, Side::Recv, here);
             let sends = fill(rig, end, Side::Send, here);
-            let mut withdrawn = 0;
             if round == 1 {
-                withdrawn = recvs.iter().rev().take(3).filter(|&&work| rig.cancel(work)).count();
+                let withdrawn = recvs.iter().rev().take(3).filter(|&&work| rig.cancel(work)).count();
                 rig.until("the withdrawn complete", rig.bounds.progress, |rig| {
                     let cancelled = |work: &&usize| rig.outcome(**work) == Some(Outcome::Cancelled);
                     recvs.iter().filter(cancelled).count() == withdrawn
@@ -202,7 +200,6 @@ pub(crate) fn exact(rig: &mut Rig<'_>) {
                 rig.turn();
                 owed == [0, 0] && rig.pending(0) + rig.pending(1) == 0
             });
-            require!(rig, withdrawn <= 3, "three at most");
         }
         // In one batch, too.
         let window = usize::from(rig.limits(end).max_sends);
