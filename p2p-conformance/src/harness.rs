@@ -46,8 +46,7 @@ pub trait Harness {
     }
 
     /// Makes something bad happen to the transports of the last call of `ends`. False if it cannot: what
-    /// depends on it is left out then, with a line that says so, except that a peer is killed by dropping its
-    /// transport.
+    /// depends on it is left out then, and listed as such; a peer that cannot be killed is only dropped.
     fn inject(&mut self, fault: HarnessFault) -> bool {
         let _ = fault;
         false
@@ -65,7 +64,8 @@ pub trait Harness {
         false
     }
 
-    /// Operations, copies and system calls that the backend has made until now, if they are counted (law 12).
+    /// Operations, copies and system calls that the backend has made until now. Where they are not counted,
+    /// law 12 checks only how many events a poll reports, and what it leaves out is listed.
     fn work_done(&self) -> Option<u64> {
         None
     }

@@ -1,6 +1,8 @@
 //! The laws by number, and how one of them is checked.
 
+use std::env::VarError;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::Harness;
 use crate::laws;
@@ -8,7 +10,8 @@ use crate::rig::Rig;
 
 /// Environment variable: the one seed to run a law with, to replay a failure.
 pub const SEED_VARIABLE: &str = "P2P_LAW_SEED";
-/// Environment variable: the file to which a law that does not apply adds a line with its reason.
+/// Environment variable: the file to which a law that does not apply, or of which the harness cannot do a part,
+/// adds a line with the reason.
 pub const SKIPS_VARIABLE: &str = "P2P_TEST_SKIPS";
 
 macro_rules! laws {
@@ -86,11 +89,13 @@ impl Law {
 ///
 /// # Panics
 ///
-/// If the law is broken: the message names the law, what was expected, what came, and the seed.
+/// If the law is broken: the message names the law, what was expected, what came, and the seed. Also if the law
+/// is left out and could be taken, or if [`SEED_VARIABLE`] is no number.
 pub fn check(law: Law, harness: &mut dyn Harness) {
     if let Some(reason) = harness.not_applicable(law) {
         refuse_wrong_reason(law, harness, reason);
-        report(law, reason);
+        println!("{}: not applicable: {} {reason}", test(), law.words());
+        list(reason);
         return;
     }
     let number = law.number();
@@ -101,12 +106,32 @@ pub fn check(law: Law, harness: &mut dyn Harness) {
              Harness::not_applicable, and none came"
         );
     }
-    let replayed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
-    let seeds = replayed.map_or(1..=harness.seeds().max(1), |seed: u64| seed..=seed);
+    let seeds = replayed().map_or(1..=harness.seeds().max(1), |seed| seed..=seed);
+    let mut left_out = Vec::new();
     for seed in seeds {
         eprintln!("law {number:02}, seed {seed}: {SEED_VARIABLE}={seed} replays it");
         let mut rig = Rig::new(law, harness, seed);
         law.body()(&mut rig);
+        for part in rig.into_left_out() {
+            // Each seed leaves out the same.
+            if !left_out.contains(&part) {
+                println!("{}: in part: {} {part}", test(), law.words());
+                list(&format!("in part: {part}"));
+                left_out.push(part);
+            }
+        }
+    }
+}
+
+/// The one seed that is asked for.
+fn replayed() -> Option<u64> {
+    match std::env::var(SEED_VARIABLE) {
+        Ok(seed) => match seed.parse() {
+            Ok(seed) => Some(seed),
+            Err(error) => panic!("{SEED_VARIABLE}={seed} is no seed: {error}"),
+        },
+        Err(VarError::NotPresent) => None,
+        Err(error) => panic!("{SEED_VARIABLE} is no seed: {error}"),
     }
 }
 
@@ -127,12 +152,32 @@ fn refuse_wrong_reason(law: Law, harness: &mut dyn Harness, reason: &str) {
         let checks = rig.limits(0).checks_length && rig.limits(1).checks_length;
         assert!(!checks, "law {number:02}: the backend checks lengths, so it can take it: {reason}");
     }
+    if law == Law::NoAllocation {
+        let broken = (1..=harness.seeds().max(1)).any(|seed| allocates(law, harness, seed));
+        assert!(broken, "law {number:02}: the backend allocates nothing, so it can take it: {reason}");
+    }
 }
 
-fn report(law: Law, reason: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a law");
-    println!("{test}: not applicable: {} {reason}", law.words());
+/// Whether the law of no allocation is broken by an allocation; any other failure goes on.
+fn allocates(law: Law, harness: &mut dyn Harness, seed: u64) -> bool {
+    let run = AssertUnwindSafe(|| law.body()(&mut Rig::new(law, harness, seed)));
+    let Err(panic) = catch_unwind(run) else { return false };
+    let text = panic.downcast_ref::<String>();
+    if text.is_some_and(|text| text.contains(laws::effort::NONE_EXPECTED)) {
+        true
+    } else {
+        resume_unwind(panic)
+    }
+}
+
+/// The name of the test that runs.
+fn test() -> String {
+    std::thread::current().name().unwrap_or("a law").to_owned()
+}
+
+/// Adds a line to the list of what was not tested.
+fn list(reason: &str) {
+    let test = test();
     let Some(path) = std::env::var_os(SKIPS_VARIABLE) else { return };
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     let written = file.and_then(|mut file| writeln!(file, "{test}: {reason}"));

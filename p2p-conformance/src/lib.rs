@@ -19,7 +19,7 @@
 //!
 //! A law that the backend cannot take is left out with a reason ([`Harness::not_applicable`]), which is
 //! printed and added to the file that `P2P_TEST_SKIPS` names. The suite refuses a reason for a law that the
-//! backend could take.
+//! backend could take. A part of a law that needs what the harness cannot do is listed in the same way.
 //!
 //! Law 20 counts what the test's thread allocates. The counting allocator comes with the crate
 //! `allocation-counter` and is installed by linking this one: a test binary that mounts the laws must have no

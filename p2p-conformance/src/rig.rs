@@ -107,6 +107,8 @@ pub(crate) struct Rig<'h> {
     pub(crate) works: Vec<Work>,
     pub(crate) buffers: Vec<Buffer>,
     next_token: u64,
+    /// Parts of the law that the harness cannot do, and why.
+    left_out: Vec<String>,
 }
 
 impl<'h> Rig<'h> {
@@ -132,6 +134,7 @@ impl<'h> Rig<'h> {
             works: Vec::new(),
             buffers: Vec::new(),
             next_token: 1000,
+            left_out: Vec::new(),
         }
     }
 
@@ -357,16 +360,11 @@ impl<'h> Rig<'h> {
     #[track_caller]
     pub(crate) fn batch(&mut self, end: usize, batch: &[(Side, u64, Vec<Slice>)]) -> (Accepted, usize) {
         let conn = self.conn(end);
-        let operation = |(side, token, slices): &'_ (Side, u64, Vec<Slice>)| match side {
-            Side::Send => (Side::Send, Token(*token), slices.clone()),
-            Side::Recv => (Side::Recv, Token(*token), slices.clone()),
-        };
-        let named: Vec<_> = batch.iter().map(operation).collect();
-        let operations: Vec<Op<'_>> = named
+        let operations: Vec<Op<'_>> = batch
             .iter()
             .map(|(side, token, slices)| match side {
-                Side::Send => Op::Send { token: *token, from: slices },
-                Side::Recv => Op::Recv { token: *token, into: slices },
+                Side::Send => Op::Send { token: Token(*token), from: slices },
+                Side::Recv => Op::Recv { token: Token(*token), into: slices },
             })
             .collect();
         let accepted = self.transport(end).submit(conn, &operations);
@@ -450,19 +448,29 @@ impl<'h> Rig<'h> {
         require!(self, came == bytes, "expected the connection to go on, and a message of it came wrong");
     }
 
-    /// Makes something bad happen; says what is left out if the harness cannot.
-    pub(crate) fn inject(&mut self, fault: HarnessFault) -> bool {
+    /// Makes something bad happen. If the harness cannot, `part` of the law is left out.
+    pub(crate) fn inject(&mut self, fault: HarnessFault, part: &str) -> bool {
         let can = self.harness.inject(fault);
         if !can {
-            println!(
-                "law {:02}: the harness cannot make {fault:?}: that part is left out",
-                self.law.number()
-            );
+            self.leave_out(part, format_args!("the harness cannot inject {}", name_of(fault)));
         }
         can
     }
 
-    /// Drops a transport without any goodbye of the test's.
+    /// This part of the law is not checked; said once.
+    pub(crate) fn leave_out(&mut self, part: &str, why: Arguments<'_>) {
+        let text = format!("not checked: {part}, because {why}");
+        if !self.left_out.contains(&text) {
+            self.left_out.push(text);
+        }
+    }
+
+    /// What was left out.
+    pub(crate) fn into_left_out(self) -> Vec<String> {
+        self.left_out
+    }
+
+    /// Drops a transport without any goodbye of the test's, and, where the harness can, of its own.
     pub(crate) fn kill(&mut self, end: usize) {
         let _ = self.harness.inject(HarnessFault::KillPeer { end });
         self.drop_end(end);
@@ -476,5 +484,14 @@ impl<'h> Rig<'h> {
     pub(crate) fn require_stop(&self, accepted: Accepted, stop: Stop) {
         let expected = Accepted::prefix(0, stop);
         require!(self, accepted == expected, "expected {expected:?}, and {accepted:?} came");
+    }
+}
+
+/// The kind of a fault, whichever end it is for.
+const fn name_of(fault: HarnessFault) -> &'static str {
+    match fault {
+        HarnessFault::KillPeer { .. } => "KillPeer",
+        HarnessFault::CutLink => "CutLink",
+        HarnessFault::FailRegistration { .. } => "FailRegistration",
     }
 }

@@ -169,7 +169,7 @@ fn cut(rig: &mut Rig<'_>) {
         let slice = rig.buffers[buffer].slice(0, length);
         rig.must_post(end, Side::Recv, &[slice]);
     }
-    if !rig.inject(HarnessFault::CutLink) {
+    if !rig.inject(HarnessFault::CutLink, "a connection that is cut while both ends live") {
         return;
     }
     for end in 0..2 {
@@ -216,7 +216,8 @@ fn dies(rig: &mut Rig<'_>, victim: usize, load: Load) {
     for _ in 0..3 {
         rig.turn();
     }
-    rig.kill(victim);
+    let _ = rig.inject(HarnessFault::KillPeer { end: victim }, "a peer that falls silent, not only dropped");
+    rig.drop_end(victim);
     rig.until_closed(survivor, rig.bounds.death);
     let conn = rig.conn(survivor);
     let why = rig.transport(survivor).why(conn).is_some();

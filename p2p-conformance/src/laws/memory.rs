@@ -127,7 +127,7 @@ fn early(rig: &mut Rig<'_>, buffer: usize) {
 
 /// A registration that fails gives the memory back, and registers nothing.
 fn failed_registration(rig: &mut Rig<'_>) {
-    if !rig.inject(HarnessFault::FailRegistration { end: 0 }) {
+    if !rig.inject(HarnessFault::FailRegistration { end: 0 }, "a registration that fails") {
         return;
     }
     let align = rig.harness.kind();
@@ -155,7 +155,7 @@ pub(crate) fn in_flight(rig: &mut Rig<'_>) {
         let bytes = pattern(rig.seed, end as u64, uses * length);
         rig.buffers[source].probe.write(0, &bytes);
         let mut flying = Vec::new();
-        // A backend that completes in order reports these after what was submitted before them.
+        // These never start, so they complete at any time, also where completions are in order.
         let mut bad = Vec::new();
         for number in 0..uses {
             let slice = rig.buffers[target].slice(number * length, length);
