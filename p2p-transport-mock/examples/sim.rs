@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(text) => {
-            eprintln!("sim: {text}\nusage: sim [--seeds N] [--seed FIRST] [--minutes M]");
+            eprintln!(
+                "sim: {text}\nusage: sim [--seeds N] [--seed FIRST] [--minutes M]\n\
+                 1000 seeds from 1, and without limit where only minutes are given"
+            );
             return ExitCode::from(2);
         }
     };
@@ -63,6 +66,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             }
             _ => return Err(format!("{word} is unknown")),
         }
+    }
+    if seeds == Some(0) {
+        return Err("--seeds 0: that runs nothing".to_owned());
     }
     // With minutes alone, they decide.
     let unlimited = if arguments.limit.is_some() { u64::MAX } else { arguments.seeds };

@@ -24,7 +24,7 @@ pub(crate) enum Step {
     Docs,
     /// All tests
     Test,
-    /// A minute of the simulated network
+    /// Two minutes of the simulated network
     Sim,
     /// A short bench that verifies every byte
     Bench,

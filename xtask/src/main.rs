@@ -68,13 +68,13 @@ enum Chore {
     },
     /// Runs the simulated network over many seeds and prints what it found
     Sim {
-        /// Seeds to run; without limit where only minutes are given
-        #[arg(long, value_name = "N")]
+        /// Seeds to run: 1000 unless given, without limit where only minutes are given
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seeds: Option<u64>,
         /// Minutes after which no new seed is begun
         #[arg(long, value_name = "M")]
         minutes: Option<f64>,
-        /// First seed
+        /// First seed: 1 unless given
         #[arg(long, value_name = "S")]
         seed: Option<u64>,
     },

@@ -5,8 +5,8 @@ use std::process::Command;
 use crate::step::{Failure, Steps};
 use crate::workspace::Workspace;
 
-/// Arguments of the run in `ci`: a minute of it.
-pub(crate) const SHORT: [&str; 2] = ["--minutes", "1"];
+/// Arguments of the run in `ci`: two minutes of it.
+pub(crate) const SHORT: [&str; 2] = ["--minutes", "2"];
 /// Arguments of the run in `deep`.
 pub(crate) const LONG: [&str; 2] = ["--seeds", "100000"];
 
