@@ -16,6 +16,8 @@ const LATENCY: Nanos = 20_000;
 const SPREAD: u64 = 10_000;
 /// First port that the system chooses.
 const FIRST_PORT: u16 = 40_000;
+/// Ports that the system chooses from.
+const PORTS: u16 = 20_000;
 
 /// All control streams, and who has them.
 #[derive(Default)]
@@ -23,6 +25,19 @@ pub(crate) struct Streams {
     owners: Vec<Owner>,
     streams: Vec<Stream>,
     next_port: u16,
+}
+
+impl Streams {
+    /// The next port of the system's choice.
+    const fn port(&mut self) -> u16 {
+        let port = FIRST_PORT + self.next_port;
+        self.next_port = (self.next_port + 1) % PORTS;
+        port
+    }
+
+    fn has_door(&self, at: SocketAddr) -> bool {
+        self.owners.iter().flat_map(|owner| owner.doors.iter()).any(|(_, door)| door.at == at)
+    }
 }
 
 struct Owner {
@@ -301,15 +316,26 @@ impl Control for MockControl {
         }
         let mut state = self.world.state();
         let streams = &mut state.streams;
-        let mut port = at.port();
-        if port == 0 {
-            port = FIRST_PORT.wrapping_add(streams.next_port);
-            streams.next_port = streams.next_port.wrapping_add(1) % 20_000;
+        let own = ip_of(self.node);
+        // Which port is asked for, or the next one that has no door.
+        let tries = if at.port() == 0 { PORTS } else { 1 };
+        let mut free = None;
+        for _ in 0..tries {
+            let port = if at.port() == 0 { streams.port() } else { at.port() };
+            let at = SocketAddr::new(own, port);
+            if !streams.has_door(at) {
+                free = Some(at);
+                break;
+            }
         }
-        let at = SocketAddr::new(ip_of(self.node), port);
-        if streams.owners.iter().flat_map(|owner| owner.doors.iter()).any(|(_, door)| door.at == at) {
-            return Err(Error::new(ErrorKind::Exhausted, "listen", format!("{at} is in use")));
-        }
+        let Some(at) = free else {
+            let text = if at.port() == 0 {
+                format!("no port of {own} is free")
+            } else {
+                format!("{own}:{} is in use", at.port())
+            };
+            return Err(Error::new(ErrorKind::Exhausted, "listen", text));
+        };
         Ok(streams.owners[self.owner].doors.insert(Door { at, came: VecDeque::new() }))
     }
 
@@ -356,8 +382,7 @@ impl Control for MockControl {
         let streams = &mut state.streams;
         let stream = streams.streams.len();
         let id = streams.owners[self.owner].ids.insert((stream, 0));
-        streams.next_port = streams.next_port.wrapping_add(1) % 20_000;
-        let from = SocketAddr::new(ip_of(self.node), FIRST_PORT.wrapping_add(streams.next_port));
+        let from = SocketAddr::new(ip_of(self.node), streams.port());
         streams.streams.push(Stream {
             owners: [Some(self.owner), None],
             ids: [Some(id), None],
