@@ -12,7 +12,7 @@ use crate::Random;
 pub enum At {
     /// At this virtual time.
     Time(Duration),
-    /// When this many messages have arrived anywhere in the world.
+    /// When this many messages have arrived anywhere in the world, counted from 1: 0 never strikes.
     Message(u64),
 }
 
@@ -222,7 +222,7 @@ impl Script {
                 continue;
             }
             let time = Duration::from_nanos(random.below(within.as_nanos() as u64));
-            let at = if random.one_in(2) { At::Time(time) } else { At::Message(random.below(60)) };
+            let at = if random.one_in(2) { At::Time(time) } else { At::Message(random.between(1, 60)) };
             let number = random.next() as u16;
             let other = random.next() as u16;
             let short = Duration::from_nanos(random.between(100, 200_000));
@@ -238,7 +238,7 @@ impl Script {
     pub fn strategy(longest: usize, within: Duration) -> impl Strategy<Value = Self> {
         let at = prop_oneof![
             (0..within.as_nanos() as u64).prop_map(|time| At::Time(Duration::from_nanos(time))),
-            (0_u64..60).prop_map(At::Message),
+            (1..=60_u64).prop_map(At::Message),
         ];
         let values = (0..KINDS, any::<u16>(), any::<u16>(), 100_u64..200_000, 10_000_u64..1_000_000);
         let one = values.prop_map(|(which, number, other, short, lasts)| {
@@ -247,7 +247,7 @@ impl Script {
         // The swarm: a mask of what exists at all; all of it while shrinking makes no difference.
         (proptest::collection::vec((at, one), 0..=longest), prop_oneof![Just(u64::MAX), any::<u64>()])
             .prop_map(|(faults, mask)| {
-                let exists = |fault: &Fault| mask >> kind(fault) & 1 == 1;
+                let exists = |fault: &Fault| mask >> kind(fault) as u64 & 1 == 1;
                 Self(faults.into_iter().filter(|(_, fault)| exists(fault)).collect())
             })
     }
@@ -275,21 +275,58 @@ const fn fault(which: u64, number: u16, other: u16, short: Duration, lasts: Dura
     }
 }
 
+/// The kind of a fault; of the two of a dead connection, the first.
 #[cfg(any(test, feature = "proptest"))]
-const fn kind(fault: &Fault) -> u64 {
+const fn kind(fault: &Fault) -> FaultKind {
     match fault {
-        Fault::ShortAcceptance { .. } => 0,
-        Fault::Delay { .. } => 1,
-        Fault::Jitter { .. } => 2,
-        Fault::SlowNic { .. } => 3,
-        Fault::Disorder { .. } => 4,
-        Fault::LinkDeath { .. } => 5,
-        Fault::RefusedRegistration { .. } => 6,
-        Fault::LateVisibility { .. } => 7,
-        Fault::FailedVisibility { .. } => 8,
-        Fault::Restart { .. } => 9,
-        Fault::SplitControl { .. } => 10,
-        Fault::LateControl { .. } => 11,
-        Fault::ControlDeath { .. } => 12,
+        Fault::ShortAcceptance { .. } => FaultKind::ShortAcceptance,
+        Fault::Delay { .. } => FaultKind::Delay,
+        Fault::Jitter { .. } => FaultKind::Jitter,
+        Fault::SlowNic { .. } => FaultKind::SlowNic,
+        Fault::Disorder { .. } => FaultKind::Disorder,
+        Fault::LinkDeath { .. } => FaultKind::LinkDeathAtTime,
+        Fault::RefusedRegistration { .. } => FaultKind::RefusedRegistration,
+        Fault::LateVisibility { .. } => FaultKind::LateVisibility,
+        Fault::FailedVisibility { .. } => FaultKind::FailedVisibility,
+        Fault::Restart { .. } => FaultKind::Restart,
+        Fault::SplitControl { .. } => FaultKind::SplitControl,
+        Fault::LateControl { .. } => FaultKind::LateControl,
+        Fault::ControlDeath { .. } => FaultKind::ControlDeath,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// All kinds but those that no script holds: `StaleKey` follows from others, and a dead connection has two.
+    fn scripted() -> BTreeSet<FaultKind> {
+        let none = [FaultKind::StaleKey, FaultKind::LinkDeathAfterMessage];
+        FaultKind::ALL.into_iter().filter(|kind| !none.contains(kind)).collect()
+    }
+
+    #[test]
+    fn each_number_is_a_kind_of_its_own_and_no_kind_is_left_out() {
+        let time = Duration::from_nanos(500);
+        let kinds: Vec<FaultKind> = (0..KINDS).map(|which| kind(&fault(which, 1, 2, time, time))).collect();
+        assert_eq!(kinds.iter().copied().collect::<BTreeSet<_>>(), scripted());
+        assert_eq!(kinds.len(), scripted().len(), "a kind has two numbers: {kinds:?}");
+    }
+
+    #[test]
+    fn the_swarm_draws_every_kind_and_no_fault_that_never_strikes() {
+        let mut random = Random::new(1);
+        let mut drawn = Vec::new();
+        for _ in 0..300 {
+            drawn.extend(Script::swarm(&mut random, 40, Duration::from_millis(1)).0);
+        }
+        assert_eq!(drawn.iter().map(|(_, fault)| kind(fault)).collect::<BTreeSet<_>>(), scripted());
+        let messages: BTreeSet<u64> = drawn
+            .iter()
+            .filter_map(|(at, _)| if let At::Message(count) = *at { Some(count) } else { None })
+            .collect();
+        assert_eq!(messages, (1..=60).collect());
     }
 }

@@ -6,7 +6,7 @@ use crate::fault::{At, Fault, FaultKind, Script};
 use crate::state::{NicState, Spell, State, What, nanos};
 
 impl State {
-    /// Puts a script in place; its times count from now on.
+    /// Puts a script in place. Its times are those of the world; what has passed strikes at once.
     pub(crate) fn set_script(&mut self, script: Script) {
         let first = self.script.0.len();
         for (index, (at, _)) in (first..).zip(&script.0) {

@@ -10,7 +10,7 @@ use p2p_transport::{
 
 use crate::fault::FaultKind;
 use crate::operations::Kept;
-use crate::state::{State, nanos};
+use crate::state::State;
 
 /// A transport in a simulated world: what one process at a node has.
 ///
@@ -207,6 +207,5 @@ impl Drop for MockTransport {
 
 /// Virtual time as the contract has it.
 pub(crate) fn now(state: &State) -> Now {
-    debug_assert!(nanos(std::time::Duration::from_nanos(state.now)) == state.now);
     Now(std::time::Duration::from_nanos(state.now))
 }
