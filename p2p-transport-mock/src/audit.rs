@@ -9,6 +9,8 @@ use crate::state::{SideState, State};
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) findings: Vec<String>,
+    /// Users of each region, counted anew; kept so that a check allocates nothing.
+    users: Vec<u32>,
 }
 
 impl Audit {
@@ -117,33 +119,37 @@ impl State {
         }
     }
 
-    /// Now and then: memory that an operation uses is there, and counted as often as it is used.
+    /// Every few steps: memory that an operation uses is there, and counted as often as it is used.
     pub(crate) fn check_memory(&mut self) {
-        let mut findings = Vec::new();
-        for (number, end) in self.ends.iter().enumerate().filter(|(_, end)| !end.dropped) {
-            let mut used = Vec::new();
-            for side in self.links.iter().flat_map(|link| &link.sides).filter(|side| side.end == number) {
-                let slots = side.lanes.iter().flat_map(|lane| &lane.slots);
-                for slot in slots.filter(|slot| slot.phase != Phase::Free) {
-                    used.extend(slot.slices.iter().map(|slice| slice.region));
-                }
-            }
-            for region in &used {
-                if end.regions.memory(*region).is_none() {
-                    findings.push(format!("transport {number}: {region:?} is used and gone"));
-                }
-            }
-            for (region, ()) in end.regions.iter() {
-                let counted = end.regions.users(region).unwrap_or(0) as usize;
-                let real = used.iter().filter(|used| **used == region).count();
-                if counted != real {
-                    findings
-                        .push(format!("transport {number}: {region:?} has {real} users, counts {counted}"));
-                }
+        let mut users = std::mem::take(&mut self.audit.users);
+        for number in (0..self.ends.len()).filter(|number| !self.ends[*number].dropped) {
+            if let Some(finding) = self.miscounted(number, &mut users) {
+                self.audit.find(format!("transport {number}: {finding}"));
             }
         }
-        for finding in findings {
-            self.audit.find(finding);
+        self.audit.users = users;
+    }
+
+    fn miscounted(&self, number: usize, users: &mut Vec<u32>) -> Option<String> {
+        let regions = &self.ends[number].regions;
+        users.clear();
+        let sides = self.links.iter().flat_map(|link| &link.sides).filter(|side| side.end == number);
+        let lanes = sides.flat_map(|side| &side.lanes).filter(|lane| lane.pending > 0);
+        let slots = lanes.flat_map(|lane| &lane.slots).filter(|slot| slot.phase != Phase::Free);
+        for slice in slots.flat_map(|slot| &slot.slices) {
+            let region = slice.region;
+            if regions.memory(region).is_none() {
+                return Some(format!("{region:?} is used and gone"));
+            }
+            if users.len() <= region.index() {
+                users.resize(region.index() + 1, 0);
+            }
+            users[region.index()] += 1;
         }
+        regions.iter().find_map(|(region, ())| {
+            let real = users.get(region.index()).copied().unwrap_or(0);
+            let counted = regions.users(region).unwrap_or(0);
+            (counted != real).then(|| format!("{region:?} has {real} users, counts {counted}"))
+        })
     }
 }

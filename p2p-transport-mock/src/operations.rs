@@ -109,6 +109,10 @@ impl State {
             if let Some(slot) = lane.slot_mut(index) {
                 slot.slices.extend_from_slice(slices);
             }
+            if self.is_planted(Planted::UsersMiscounted) {
+                // The planted bug: a user too many, until the operation is reported.
+                let _ = self.ends[end].regions.hold(nic, &slices[..1], 1, max_message);
+            }
         } else {
             self.hand_over(link, side, kind, index);
         }
@@ -291,6 +295,10 @@ impl State {
                     ));
                 };
                 let slices = std::mem::take(&mut place.lanes[kind as usize].slot_mut(slot)?.slices);
+                if kind != Kind::OneSided && self.is_planted(Planted::UsersMiscounted) {
+                    let first = &slices[..slices.len().min(1)];
+                    self.ends[end].regions.release(first, p2p_transport::Regions::ready);
+                }
                 self.ends[end].regions.release(&slices, p2p_transport::Regions::ready);
                 let never_again = self.strikes_planted(Planted::BusyForever, 10);
                 let lane = &mut self.links[link].sides[side].lanes[kind as usize];

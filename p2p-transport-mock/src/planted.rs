@@ -26,4 +26,5 @@ pub(crate) enum Planted {
     SuffixTaken,
     ClosedEarly,
     OverrunByOne,
+    UsersMiscounted,
 }

@@ -25,6 +25,9 @@ pub(crate) const fn nanos(duration: Duration) -> Nanos {
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
 }
 
+/// After so many steps, the users of all memory are counted: a check that walks all operations.
+const MEMORY_STEPS: u64 = 16;
+
 /// Code of an error whose cause is that the peer closed.
 pub(crate) const CODE_CLOSED: i32 = 1;
 /// Code of an error whose cause is that the connection broke.
@@ -417,6 +420,9 @@ impl State {
         self.trace.add(at, sequence, &what);
         self.happen(what);
         self.check();
+        if self.steps.is_multiple_of(MEMORY_STEPS) {
+            self.check_memory();
+        }
         true
     }
 

@@ -87,7 +87,8 @@ impl World {
         state.now = state.now.max(to);
     }
 
-    /// Puts a script of faults in place, beside what is there already. A time that has passed is now.
+    /// Puts a script of faults in place, beside what is there already. Its times are those of the
+    /// world: one that has passed is now.
     pub fn script(&self, script: Script) {
         self.state().set_script(script);
     }
@@ -148,6 +149,11 @@ impl World {
         let mut state = self.state();
         state.check_memory();
         state.audit.findings.clone()
+    }
+
+    /// Takes what was found until now, without another look at the memory.
+    pub(crate) fn take_findings(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().audit.findings)
     }
 
     /// Only tests have bugs to plant.

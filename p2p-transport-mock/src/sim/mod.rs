@@ -47,12 +47,19 @@ pub struct Outcome {
     pub strikes: Strikes,
     /// What was wrong, in words.
     pub findings: Vec<String>,
+    /// What was not left to the seed.
+    pub options: Options,
 }
 
 impl Outcome {
-    /// The command that does the same again.
+    /// What does the same again: a command, or the options that a test has to give to [`run`] where the seed
+    /// alone did not decide.
     pub fn replay(&self) -> String {
-        format!("cargo xtask sim --seeds 1 --seed {}", self.seed)
+        let Options { personality, script } = &self.options;
+        if personality.is_none() && script.is_none() {
+            return format!("cargo xtask sim --seeds 1 --seed {}", self.seed);
+        }
+        format!("the seed alone does not do it: sim::run({}, &{:?})", self.seed, self.options)
     }
 }
 
@@ -68,6 +75,9 @@ pub(crate) fn run_planted(seed: u64, options: &Options, bug: Option<Planted>) ->
         sim.act();
         for _ in 0..sim.random.below(6) {
             sim.step();
+            if !sim.findings.is_empty() {
+                break;
+            }
         }
         sim.poll_some();
         if !sim.findings.is_empty() {
@@ -85,7 +95,7 @@ pub(crate) fn run_planted(seed: u64, options: &Options, bug: Option<Planted>) ->
     if sim.findings.is_empty() {
         sim.judge_ends();
     }
-    sim.outcome(seed)
+    sim.outcome(seed, options.clone())
 }
 
 /// How long, in virtual time, everything may take once no fault strikes any more.
@@ -145,6 +155,7 @@ impl Sim {
 
     fn step(&mut self) -> bool {
         let stepped = self.world.step();
+        self.findings.extend(self.world.take_findings());
         for person in &self.people {
             for bed in person.beds.iter().filter(|bed| bed.state != BedState::Gone) {
                 if bed.memory.owners() != 2 {
@@ -167,6 +178,9 @@ impl Sim {
                 return;
             }
             let moved = self.step();
+            if !self.findings.is_empty() {
+                return;
+            }
             if self.world.now() > end
                 || self.world.steps() > last
                 || !moved && !self.poll_all() && !done(self)
@@ -251,7 +265,7 @@ impl Sim {
         text
     }
 
-    fn outcome(mut self, seed: u64) -> Outcome {
+    fn outcome(mut self, seed: u64, options: Options) -> Outcome {
         let world = self.world.clone();
         self.findings.extend(world.findings());
         let failed = !self.findings.is_empty();
@@ -270,6 +284,7 @@ impl Sim {
             trace: world.trace(),
             strikes: world.strikes(),
             findings: self.findings,
+            options,
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::{ProptestConfig, proptest};
 
 use super::{Options, Outcome, run, run_planted};
 use crate::planted::Planted;
-use crate::{FaultKind, Personality, Script, Strikes};
+use crate::{At, Fault, FaultKind, Personality, Script, Strikes};
 
 /// Fails with what was found, and how to see it again.
 fn clean(outcome: &Outcome) {
@@ -57,6 +57,29 @@ proptest! {
     }
 }
 
+#[test]
+fn a_replay_names_what_the_seed_does_not_decide() {
+    assert_eq!(run(3, &Options::default()).replay(), "cargo xtask sim --seeds 1 --seed 3");
+    let script = Script(vec![(At::Message(7), Fault::LinkDeath { link: 2 })]);
+    let scripted = run(3, &Options { script: Some(script), ..Options::default() }).replay();
+    let personal = run(3, &Options { personality: Some(Personality::Rdma), ..Options::default() }).replay();
+    assert!(scripted.contains("Message(7), LinkDeath { link: 2 }"), "{scripted}");
+    assert!(personal.contains("Some(Rdma)"), "{personal}");
+    for replay in [scripted, personal] {
+        assert!(replay.contains("the seed alone does not do it") && !replay.contains("xtask"), "{replay}");
+    }
+}
+
+/// A run stops at the first thing the world itself finds, and says when.
+#[test]
+fn a_run_ends_with_the_first_finding() {
+    let whole = run(1, &Options::default());
+    let broken = run_planted(1, &Options::default(), Some(Planted::UsersMiscounted));
+    let first = broken.findings.first().expect("a finding");
+    assert!(first.contains("users, counts"), "{first}");
+    assert!(2 * broken.steps < whole.steps, "{} of {} steps", broken.steps, whole.steps);
+}
+
 /// The first seed that finds the bug, out of so many.
 fn found(bug: Planted, within: u64) {
     let finds = |seed: &u64| !run_planted(*seed, &Options::default(), Some(bug)).findings.is_empty();
@@ -98,4 +121,5 @@ planted! {
     a_lost_control_byte_is_found: ControlLost within 50,
     a_suffix_that_was_taken_is_found: SuffixTaken within 50,
     a_message_too_long_by_one_is_found: OverrunByOne within 1000,
+    a_user_too_many_is_found_while_it_is_there: UsersMiscounted within 10,
 }
