@@ -54,6 +54,11 @@ impl Shared {
         Ok(Part { shared: self.clone(), offset, length })
     }
 
+    /// All of it, as a memory of its own that is another owner.
+    pub fn whole(&self) -> Part {
+        Part { shared: self.clone(), offset: 0, length: self.owner.length }
+    }
+
     /// The memory itself, if this is its last owner; otherwise this owner again.
     ///
     /// # Errors

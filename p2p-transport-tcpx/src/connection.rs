@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_transport::{Error, ErrorKind, Limits, Now, OpFault, Outcome, Rail, RegionId, Slice};
-use tcpx_core::{ChannelId, ChannelSet, Completion, Misuse, Post, PostError, RegistrationId};
+use tcpx_core::{ChannelId, ChannelSet, Completion, Misuse, OperationFault, Post, PostError, RegistrationId};
 
 use crate::counters::{Sheet, Tally};
 use crate::establish::Opening;
@@ -58,6 +58,8 @@ pub(crate) struct Live {
     pub(crate) waiting_since: Option<Now>,
     /// An operation was refused since then, by side.
     pub(crate) refused: [bool; 2],
+    /// Operations accepted so far, both ways.
+    pub(crate) submitted: u64,
     /// The plugin did not take an operation although there was room: only trying again shows when it does.
     pub(crate) try_again: bool,
 }
@@ -76,6 +78,8 @@ pub(crate) struct Pair {
 /// A region on the comms of one connection.
 #[derive(Debug)]
 pub(crate) struct Registered {
+    /// The region at that position may be another one meanwhile.
+    pub(crate) region: RegionId,
     pub(crate) cut: Cut,
     /// Channel by channel: of the send comm, each piece, then of the receive comm, each piece.
     pub(crate) ids: Vec<RegistrationId>,
@@ -199,6 +203,7 @@ impl Live {
             window_full: Duration::ZERO,
             waiting_since: None,
             refused: [false; 2],
+            submitted: 0,
             try_again: false,
         }
     }
@@ -223,7 +228,8 @@ impl Live {
     /// What is wrong with an operation, apart from its slices' regions.
     #[inline]
     pub(crate) fn is_registered(&self, region: RegionId) -> bool {
-        self.registered.get(region.index()).is_some_and(Option::is_some)
+        let entry = self.registered.get(region.index()).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.region == region)
     }
 
     /// Hands as many waiting operations to their channels as these take. True if one was taken.
@@ -300,7 +306,7 @@ impl Live {
                     tcpx_core::Outcome::Done { length } => {
                         Outcome::Done { len: length.map_or(posted, |length| length as u32) }
                     }
-                    tcpx_core::Outcome::Failed(_) => Outcome::Failed(OpFault::Truncated),
+                    tcpx_core::Outcome::Failed(fault) => failed(fault),
                 });
             }
             // The peer was told how many it has to wait for; of another one nobody knows whether it arrives.
@@ -309,7 +315,7 @@ impl Live {
                 pair.sent += 1;
                 self.sends.end_started(name.slot, |posted| match completion.outcome {
                     tcpx_core::Outcome::Done { .. } => Outcome::Done { len: posted },
-                    tcpx_core::Outcome::Failed(_) => Outcome::Failed(OpFault::Truncated),
+                    tcpx_core::Outcome::Failed(fault) => failed(fault),
                 });
             }
         }
@@ -327,10 +333,21 @@ fn resolve(
 ) -> bool {
     scratch.clear();
     for slice in slices {
-        let Some(Some(entry)) = registered.get(slice.region.index()) else { return false };
+        let entry = registered.get(slice.region.index()).and_then(Option::as_ref);
+        let Some(entry) = entry.filter(|entry| entry.region == slice.region) else { return false };
         scratch.push(entry.slice(channel, side, slice.offset as usize, slice.len));
     }
     true
+}
+
+fn failed(fault: OperationFault) -> Outcome {
+    match fault {
+        OperationFault::TooLong { .. } => Outcome::Failed(OpFault::Truncated),
+        fault @ (OperationFault::Scatter(_) | _) => {
+            tracing::error!("a message arrived and cannot be used: {fault}");
+            Outcome::Failed(OpFault::Unplaced)
+        }
+    }
 }
 
 /// What the core refused although it was checked here.
@@ -362,6 +379,12 @@ impl Name {
             slot: token as SlotIndex,
         }
     }
+}
+
+/// A time so much later; far away if there is no such time.
+pub(crate) fn far(at: Instant, later: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    at.checked_add(later).unwrap_or_else(|| at.checked_add(YEAR).unwrap_or(at))
 }
 
 /// An error that takes a connection with it.

@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use p2p_memory::PAGE;
 use p2p_transport::{Error, Now, Rail};
 use tcpx_core::{Accept, Connect, Connecting, Handle, Listening, Plugin, RecvComm, SendComm};
 
-use crate::connection::lost;
+use crate::connection::{far, lost};
 use crate::exchange::hub::{Hub, NOT_HERE};
 use crate::exchange::stream::Stream;
 use crate::exchange::wire::{Hello, Key, Word};
@@ -61,6 +62,8 @@ enum Stage {
     Waiting,
     /// Comms are being made; this end knows the peer's handles or waits for them.
     Trading(Trade),
+    /// All comms are up; the regions before this position are registered on them.
+    Registering { next: usize },
     /// All comms are up and memory is registered.
     Ready,
 }
@@ -87,8 +90,10 @@ pub(crate) struct Comms {
 pub(crate) enum Progress {
     /// Not yet.
     Pending,
-    /// All comms are up: make channels of them, and say ready.
+    /// All comms are up: make channels of them.
     Comms(Comms),
+    /// Register some regions, from this position on, and say ready after the last.
+    Register(usize),
     /// Both ends are ready.
     Connected,
 }
@@ -105,10 +110,26 @@ impl Opening {
         Self { role, deadline: None, max_message, stage: Stage::Waiting, peer_is_ready: false }
     }
 
-    /// The comms were taken, and this end is ready.
+    /// The comms were taken; memory is being registered on them, from the region at this position on.
+    pub(crate) fn registers_from(&mut self, region: usize) {
+        self.stage = Stage::Registering { next: region };
+    }
+
+    /// This end is ready.
     pub(crate) fn is_ready(&mut self, stream: &mut Stream) {
         self.stage = Stage::Ready;
         stream.say(&Word::Ready);
+    }
+
+    /// Until when nobody has to look at it unless something comes; `None` if it wants to be looked at soon.
+    pub(crate) fn quiet_until(&self) -> Option<Now> {
+        let (deadline, _) = self.deadline?;
+        let quiet = match self.stage {
+            Stage::Waiting | Stage::Greeting => true,
+            Stage::Ready => !self.peer_is_ready,
+            Stage::Dialing { .. } | Stage::Trading(_) | Stage::Registering { .. } => false,
+        };
+        quiet.then_some(deadline)
     }
 
     /// Goes as far as it can without waiting. After an error the opening is over.
@@ -121,7 +142,7 @@ impl Opening {
     ) -> Result<Progress, Error> {
         let timeout = around.connect_timeout;
         let (deadline, _) =
-            *self.deadline.get_or_insert_with(|| (around.now.after(timeout), around.at + timeout));
+            *self.deadline.get_or_insert_with(|| (around.now.after(timeout), far(around.at, timeout)));
         if around.now >= deadline {
             return Err(self.too_late());
         }
@@ -134,6 +155,9 @@ impl Opening {
         self.hear(rail, stream, around)?;
         if let Stage::Trading(trade) = &mut self.stage {
             return trade.drive(around.at);
+        }
+        if let Stage::Registering { next } = self.stage {
+            return Ok(Progress::Register(next));
         }
         let is_ready = matches!(self.stage, Stage::Ready) && self.peer_is_ready;
         Ok(if is_ready { Progress::Connected } else { Progress::Pending })
@@ -160,7 +184,7 @@ impl Opening {
                 ("connect", "the peer does not accept: call accept there, and poll".to_owned())
             }
             (Stage::Trading(trade), _) => ("connect", trade.missing()),
-            (Stage::Ready, _) => {
+            (Stage::Registering { .. } | Stage::Ready, _) => {
                 ("connect", "the peer did not get ready in time: look at its log".to_owned())
             }
         };
@@ -231,11 +255,9 @@ impl Opening {
         let opened = opened.map_err(|error| lost("accept", format!("the exchange stream: {error}")))?;
         watch(around, &opened, conn)?;
         let opened = stream.insert(opened);
-        if plugin != around.plugin.name() {
-            tracing::debug!(peer = ?opened.peer(), peer_plugin = plugin, "the peer uses another plugin");
-        }
+        check_plugins(&plugin, around.plugin.name())?;
         let channels = channels.min(rail.channels);
-        let max_message = max_message.min(self.max_message);
+        let max_message = smaller(max_message, self.max_message)?;
         let (trade, handles) =
             Trade::new(channels, max_message, rail, around.plugin, self.comms_deadline(around))?;
         opened.say(&Word::Welcome { max_message: self.max_message, handles });
@@ -255,14 +277,25 @@ impl Opening {
             if let Stage::Dialing { .. } | Stage::Waiting = self.stage {
                 return Ok(());
             }
+            if matches!(self.stage, Stage::Ready) && self.peer_is_ready {
+                // What follows is said to the open connection.
+                return Ok(());
+            }
             let Some(open) = stream else { return Ok(()) };
             open.flush();
             let word = match open.next() {
                 Ok(Some(word)) => word,
                 Ok(None) => return Ok(()),
-                Err(error) => {
-                    return Err(lost("connect", format!("{error}, before the connection was made")));
-                }
+                Err(error) => match (&self.stage, &mut self.role) {
+                    // Something else may listen there. If it was the last place, dialing says what was tried.
+                    (Stage::Greeting, Role::Connecting { places, tried, .. }) => {
+                        give_up(places, tried, &error.to_string());
+                        *stream = None;
+                        self.stage = Stage::Dialing { until: None };
+                        continue;
+                    }
+                    _ => return Err(lost("connect", format!("{error}, before the connection was made"))),
+                },
             };
             match (word, &mut self.stage, &mut self.role) {
                 (Word::Refused(why), Stage::Greeting, Role::Connecting { places, tried, .. })
@@ -280,7 +313,7 @@ impl Opening {
                         let text = "the peer answered with more channels than it was asked for";
                         return Err(lost("connect", text.to_owned()));
                     }
-                    let max_message = max_message.min(self.max_message);
+                    let max_message = smaller(max_message, self.max_message)?;
                     let made = Trade::new(channels, max_message, rail, around.plugin, comms_deadline);
                     let (mut trade, own) = made?;
                     open.say(&Word::Handles(own));
@@ -292,9 +325,11 @@ impl Opening {
                 {
                     trade.connect(&handles, rail, around.plugin, comms_deadline)?;
                 }
-                (Word::Ready, Stage::Trading(_) | Stage::Ready, _) if !self.peer_is_ready => {
+                (Word::Ready, Stage::Trading(_) | Stage::Registering { .. } | Stage::Ready, _)
+                    if !self.peer_is_ready =>
+                {
                     self.peer_is_ready = true;
-                    // What follows is said to the open connection.
+                    // While comms are made, nothing more is heard: what follows is said to the open connection.
                     return Ok(());
                 }
                 _ => {
@@ -312,6 +347,32 @@ impl Drop for Opening {
             hub.unsubscribe(key);
         }
     }
+}
+
+/// The longest message that both ends carry.
+fn smaller(theirs: u32, ours: u32) -> Result<u32, Error> {
+    let both = theirs.min(ours);
+    if (both as usize) < PAGE {
+        let text = format!(
+            "the peer carries messages of at most {theirs} bytes, and this end of {ours}: {PAGE} are needed"
+        );
+        return Err(lost("connect", text));
+    }
+    Ok(both)
+}
+
+/// A handle means something to plugins of its kind only; another one may crash on it. The soft plugin speaks
+/// the wire of Google's.
+fn check_plugins(theirs: &str, ours: &str) -> Result<(), Error> {
+    let tcpx = |name: &str| name.contains("TCPX");
+    if theirs == ours || tcpx(theirs) && tcpx(ours) {
+        return Ok(());
+    }
+    let text = format!(
+        "the peer uses the net plugin {theirs} and this end {ours}, which do not understand each other: choose the \
+         same at both ends (UCCL_P2P_TRANSPORT, UCCL_TCPX_PLUGIN_PATH)"
+    );
+    Err(lost("accept", text))
 }
 
 fn watch(around: &Surroundings<'_>, stream: &Stream, conn: usize) -> Result<(), Error> {

@@ -31,6 +31,8 @@ struct Slot {
     /// Kept, so that a list of the same length later allocates nothing.
     slices: Vec<Slice>,
     state: State,
+    /// Its number among all that were submitted.
+    submitted: u64,
     /// Its number among all that started.
     sequence: u64,
 }
@@ -47,8 +49,13 @@ impl Operations {
     /// Slots for `window` operations on each of `channels` channels.
     pub(crate) fn new(channels: u16, window: usize) -> Self {
         let count = usize::from(channels) * window;
-        let slot =
-            || Slot { token: Token(0), slices: Vec::with_capacity(1), state: State::Free, sequence: 0 };
+        let slot = || Slot {
+            token: Token(0),
+            slices: Vec::with_capacity(1),
+            state: State::Free,
+            submitted: 0,
+            sequence: 0,
+        };
         Self {
             slots: (0..count).map(|_| slot()).collect(),
             free: (0..count as SlotIndex).rev().collect(),
@@ -77,10 +84,19 @@ impl Operations {
 
     /// Takes an operation in, at the end of those that wait; or, with a fault, as one that has ended already.
     /// False if there is no room.
-    pub(crate) fn accept(&mut self, token: Token, slices: &[Slice], fault: Option<OpFault>) -> bool {
+    ///
+    /// `submitted` is its number among all of its connection.
+    pub(crate) fn accept(
+        &mut self,
+        token: Token,
+        slices: &[Slice],
+        fault: Option<OpFault>,
+        submitted: u64,
+    ) -> bool {
         let Some(index) = self.free.pop() else { return false };
         let slot = &mut self.slots[usize::from(index)];
         slot.token = token;
+        slot.submitted = submitted;
         slot.slices.clear();
         slot.state = State::Waiting;
         match fault {
@@ -129,6 +145,12 @@ impl Operations {
             let posted = slot.slices.iter().map(|slice| slice.len).sum();
             self.end(index, outcome(posted));
         }
+    }
+
+    /// When the newest operation with this token that waits was submitted.
+    pub(crate) fn newest_waiting(&self, token: Token) -> Option<u64> {
+        let waiting = self.waiting.iter().rev().map(|&index| &self.slots[usize::from(index)]);
+        waiting.filter(|slot| slot.token == token).map(|slot| slot.submitted).next()
     }
 
     /// Withdraws the newest operation with this token that waits.
@@ -195,10 +217,10 @@ mod tests {
     #[test]
     fn what_never_started_takes_no_place_in_the_order() {
         let mut operations = Operations::new(2, 4);
-        assert!(operations.accept(Token(0), &[], None));
-        assert!(operations.accept(Token(1), &[], Some(OpFault::BadSlice)));
-        assert!(operations.accept(Token(2), &[], None));
-        assert!(operations.accept(Token(3), &[], None));
+        assert!(operations.accept(Token(0), &[], None, 0));
+        assert!(operations.accept(Token(1), &[], Some(OpFault::BadSlice), 0));
+        assert!(operations.accept(Token(2), &[], None, 0));
+        assert!(operations.accept(Token(3), &[], None, 0));
         assert!(operations.cancel(Token(2)) && !operations.cancel(Token(2)));
         let mut channels = Vec::new();
         while let Some((_, _, channel)) = operations.next_to_start() {
@@ -214,7 +236,7 @@ mod tests {
     fn the_newest_of_equal_tokens_is_withdrawn() {
         let mut operations = Operations::new(1, 4);
         for _ in 0..2 {
-            assert!(operations.accept(Token(7), &[], None));
+            assert!(operations.accept(Token(7), &[], None, 0));
         }
         let (first, ..) = operations.next_to_start().expect("two wait");
         assert!(operations.cancel(Token(7)));
@@ -225,10 +247,10 @@ mod tests {
     fn what_never_started_is_reported_at_once_and_the_rest_in_order() {
         let mut operations = Operations::new(1, 4);
         for token in 0..3 {
-            assert!(operations.accept(Token(token), &[], None));
+            assert!(operations.accept(Token(token), &[], None, 0));
             operations.started();
         }
-        assert!(operations.accept(Token(3), &[], Some(OpFault::TooLong)));
+        assert!(operations.accept(Token(3), &[], Some(OpFault::TooLong), 0));
         assert_eq!(reports(&mut operations), [(3, Outcome::Failed(OpFault::TooLong))]);
         operations.flush();
         assert_eq!(reports(&mut operations), [0, 1, 2].map(|token| (token, Outcome::ConnLost)));
@@ -275,7 +297,7 @@ mod tests {
                         let held = next as usize - reported.len();
                         let fault = bad.then_some(OpFault::BadSlice);
                         prop_assert_eq!(operations.has_room(), held < capacity);
-                        prop_assert_eq!(operations.accept(Token(next), &[], fault), held < capacity);
+                        prop_assert_eq!(operations.accept(Token(next), &[], fault, 0), held < capacity);
                         if held < capacity {
                             match fault {
                                 Some(fault) => drop(outcomes.insert(next, Outcome::Failed(fault))),

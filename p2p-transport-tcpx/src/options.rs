@@ -10,6 +10,9 @@ use tcpx_core::config::{Config, ControlAddress};
 
 /// Makes the executors that put received pages in place, where a plugin delivers scattered ones.
 ///
+/// Comms are made, and memory is registered, inside `poll` and `register`: whoever drives a transport for GPU
+/// memory makes the device of its rails current in that thread first.
+///
 /// Without one, the calling thread copies (`tcpx_core::CpuUnpack`), which reaches host memory only.
 pub trait Unpackers: Send + Sync {
     /// The executor for one receiving channel of a connection on this rail; `None` for the calling thread.
@@ -50,7 +53,7 @@ impl Options {
             origin,
             peer_timeout: Duration::from_secs(config.peer_timeout_seconds.value.get()),
             connect_timeout: Duration::from_secs(config.connect_timeout_seconds.value.get()),
-            silence_limit: None,
+            silence_limit: config.silence_seconds.value.map(|seconds| Duration::from_secs(seconds.get())),
             registration_limit: None,
             exchange_at: match config.control_ip.value {
                 ControlAddress::Auto => Vec::new(),

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use p2p_transport::{ConnId, Error, Event, Events, Limits, Next, Now, OpFault, Outcome, Transport};
-use tcpx_core::preflight::Nature;
 use tcpx_core::{Channel, ChannelId, Event as ChannelEvent, Fault, Reason, Sleep};
 
 use crate::Tcpx;
 use crate::bits::Bits;
 use crate::connection::{Conn, Ending, Live, Name, Pair, Phase, Side, lost};
 use crate::establish::{Comms, Progress, Surroundings};
+use crate::exchange::stream::StreamError;
 use crate::exchange::wire::Word;
 use crate::operations::Operations;
 use crate::options::Options;
@@ -24,6 +24,8 @@ const SOON: Duration = Duration::from_micros(100);
 const SPIN: Duration = Duration::from_micros(20);
 /// Longest sleep while channels have work, because their deadlines are found in rounds.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Words of a peer that one look takes at most; it has no reason to say more.
+const MOST_WORDS: usize = 16;
 /// Time between two copies of the counters.
 const PUBLISH: Duration = Duration::from_millis(1);
 
@@ -37,7 +39,9 @@ impl Tcpx {
         moved |= self.start_waiting(at);
         if now >= self.next_look {
             moved |= self.look(at);
-            let pause = if self.unsettled.is_empty() { LOOK } else { SOON };
+            self.wake_at = self.wake();
+            let soon = now.after(SOON);
+            let pause = if self.wake_at.is_some_and(|at| at <= soon) { SOON } else { LOOK };
             self.next_look = now.after(pause);
         }
         self.report(events);
@@ -56,9 +60,8 @@ impl Tcpx {
 
     /// How to sleep after a poll that found nothing.
     fn sleep(&mut self, at: Instant) -> Next {
-        let unsettled = (!self.unsettled.is_empty()).then_some(self.next_look);
         let again = self.tries_again().then(|| self.now.after(SOON));
-        let until = unsettled.into_iter().chain(again).min();
+        let until = self.wake_at.into_iter().chain(again).min();
         let has_descriptor = self.set.wait_fd().is_some();
         let Self { set, conns, reports, lost, .. } = self;
         let mut found = false;
@@ -168,6 +171,8 @@ impl Tcpx {
     /// Ends a connection; with `tell`, the peer is told why.
     fn end(&mut self, id: ConnId, reason: Option<Error>, tell: bool) {
         let Some(conn) = self.conns.get_mut(id) else { return };
+        // Whoever closed needs no other reason.
+        let reason = reason.filter(|_| !conn.is_closed_here());
         if let (true, Some(stream), Some(reason)) = (tell, &mut conn.stream, &reason) {
             stream.say(&Word::Refused(reason.to_string()));
         }
@@ -199,6 +204,24 @@ impl Tcpx {
         moved
     }
 
+    /// When the connections that open or end want to be looked at, if nothing comes for them before.
+    fn wake(&self) -> Option<Now> {
+        let (mut wake, mut from) = (None::<Now>, 0);
+        while let Some(index) = self.unsettled.next(from) {
+            from = index + 1;
+            let conn = self.conns.id_at(index).and_then(|id| self.conns.get(id));
+            let at = match conn.map(|conn| &conn.phase) {
+                Some(Phase::Opening(opening)) => opening.quiet_until().unwrap_or(self.now.after(SOON)),
+                // What is still to be received shows in rounds.
+                Some(Phase::Ending(_)) => self.now.after(LOOK),
+                Some(Phase::Open) => self.now.after(LOOK),
+                Some(Phase::Over) | None => continue,
+            };
+            wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        }
+        wake
+    }
+
     fn settle(&mut self, id: ConnId, at: Instant) -> bool {
         let index = id.index();
         let Some(conn) = self.conns.get_mut(id) else { return false };
@@ -212,6 +235,12 @@ impl Tcpx {
                     Ok(Progress::Pending) => false,
                     Ok(Progress::Comms(comms)) => {
                         if let Err(error) = self.make_live(id, comms) {
+                            self.end(id, Some(error), true);
+                        }
+                        true
+                    }
+                    Ok(Progress::Register(from)) => {
+                        if let Err(error) = self.register_some(id, from) {
                             self.end(id, Some(error), true);
                         }
                         true
@@ -271,15 +300,26 @@ impl Tcpx {
         let mut limits = Limits::new(max_message, sends.capacity() as u16, recvs.capacity() as u16);
         limits.max_slices = max_slices.max(1) as u16;
         limits.fifo = count == 1;
-        limits.checks_length = scatters || self.plugin.nature() == Nature::Soft;
+        limits.checks_length = scatters || self.plugin.checks_length();
         let sheet = self.counters.open(id, rail.nic, channels.len());
         let live = Live::new(limits, channels, sends, recvs, sheet);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         conn.live = Some(live);
-        self.register_all(id.index())?;
+        if let Phase::Opening(opening) = &mut conn.phase {
+            opening.registers_from(0);
+        }
+        Ok(())
+    }
+
+    /// Registers some of the NIC's regions on a new connection, which is ready after the last.
+    fn register_some(&mut self, id: ConnId, from: usize) -> Result<(), Error> {
+        let next = self.register_from(id, from)?;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         if let (Phase::Opening(opening), Some(stream)) = (&mut conn.phase, &mut conn.stream) {
-            opening.is_ready(stream);
+            match next {
+                Some(next) => opening.registers_from(next),
+                None => opening.is_ready(stream),
+            }
         }
         Ok(())
     }
@@ -312,7 +352,8 @@ impl Tcpx {
         let (now, peer_timeout) = (self.now, self.options.peer_timeout);
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let (mut moved, mut gone) = (false, None);
-        while let Some(stream) = &mut conn.stream {
+        for _ in 0..MOST_WORDS {
+            let Some(stream) = &mut conn.stream else { break };
             stream.flush();
             match stream.next() {
                 Ok(Some(word)) => {
@@ -323,17 +364,24 @@ impl Tcpx {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => {
+                Err(StreamError::Ended) if conn.is_draining() => {
+                    // It has said goodbye, and what it sent may still be on its way.
+                    conn.stream = None;
+                }
+                Err(error @ StreamError::Wire(_)) => {
                     gone = Some(error.to_string());
+                    break;
+                }
+                Err(error) => {
+                    gone = Some(format!(
+                        "the peer is gone ({error}): its process ended, or its host or the network between"
+                    ));
                     break;
                 }
             }
         }
         let Phase::Ending(ending) = &mut conn.phase else {
-            if let Some(why) = gone {
-                let text = format!(
-                    "the peer is gone ({why}): its process ended, or its host or the network between"
-                );
+            if let Some(text) = gone {
                 self.end(id, Some(lost("poll", text)), true);
                 return true;
             }
@@ -343,13 +391,15 @@ impl Tcpx {
             return moved;
         };
         let reason = (!ending.closed_here).then(|| lost("poll", CLOSED_THERE.to_owned()));
-        if let (Some(live), Some(stream)) = (&conn.live, &mut conn.stream)
+        if let Some(live) = &conn.live
             && !ending.said_received
             && ending.has_received(&live.channels)
         {
             ending.said_received = true;
             moved = true;
-            stream.say(&Word::Received);
+            if let Some(stream) = &mut conn.stream {
+                stream.say(&Word::Received);
+            }
         }
         let deadline = *ending.deadline.get_or_insert(now.after(peer_timeout));
         if gone.is_some() || ending.is_over() || now >= deadline {
@@ -472,6 +522,18 @@ fn take(
 }
 
 impl Conn {
+    /// Whether this end has closed it.
+    const fn is_closed_here(&self) -> bool {
+        matches!(&self.phase, Phase::Ending(Ending { closed_here: true, .. }))
+    }
+
+    /// Whether the peer alone has closed it, and messages are still to be received.
+    fn is_draining(&self) -> bool {
+        let Phase::Ending(ending) = &self.phase else { return false };
+        let received = self.live.as_ref().is_none_or(|live| ending.has_received(&live.channels));
+        !ending.closed_here && ending.peer_sent.is_some() && !received
+    }
+
     /// What the peer says of an open or ending connection; an error if it may not be said.
     fn take_word(&mut self, word: Word) -> Result<(), String> {
         let channels = self.live.as_ref().map_or(0, |live| live.channels.len());
@@ -485,22 +547,22 @@ impl Conn {
                 }
                 let Phase::Ending(ending) = &mut self.phase else { return Ok(()) };
                 if ending.peer_sent.replace(sent).is_some() {
-                    return Err("it closed twice".to_owned());
+                    return Err("the peer closed twice: run the same release at both ends".to_owned());
                 }
                 Ok(())
             }
             Word::Received => match &mut self.phase {
-                Phase::Ending(ending) if ending.closed_here => {
+                Phase::Ending(ending) if ending.closed_here && !ending.got_received => {
                     ending.got_received = true;
                     Ok(())
                 }
                 Phase::Opening(_) | Phase::Open | Phase::Ending(_) | Phase::Over => {
-                    Err("it received what was not sent".to_owned())
+                    Err("the peer received what was not sent: run the same release at both ends".to_owned())
                 }
             },
-            Word::Refused(why) => Err(why),
+            Word::Refused(why) => Err(format!("the peer gave the connection up: {why}")),
             Word::Hello(_) | Word::Welcome { .. } | Word::Handles(_) | Word::Ready | Word::Closing { .. } => {
-                Err("it broke the order of the exchange".to_owned())
+                Err("the peer broke the order of the exchange: run the same release at both ends".to_owned())
             }
         }
     }

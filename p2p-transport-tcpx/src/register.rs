@@ -1,12 +1,15 @@
 //! Registration: each region once on every comm of every connection on its NIC that serves its kind.
 
 use p2p_memory::{Memory, MemoryKind, Shared};
-use p2p_transport::{Error, ErrorKind, NicId, Rail, RegionId, RegisterError};
-use tcpx_core::{ChannelId, ChannelSet, RegistrationId};
+use p2p_transport::{ConnId, Error, ErrorKind, NicId, Rail, RegionId, RegisterError, Transport};
+use tcpx_core::{ChannelId, ChannelSet, DeviceType, RegistrationId};
 
 use crate::Tcpx;
 use crate::connection::{Live, Registered};
 use crate::regions::Cut;
+
+/// Regions that one look registers on a new connection.
+const MOST_AT_ONCE: usize = 16;
 
 /// What is kept of a region.
 pub(crate) struct Entry {
@@ -34,19 +37,15 @@ impl Tcpx {
             let text = format!("there is no NIC {}: there are {}", nic.0, self.plugin.devices().len());
             return Err(RegisterError { error: Error::misuse("register", text), memory });
         }
-        let length = memory.span().1;
-        if length == 0 {
-            let error = Error::misuse("register", "memory of zero bytes cannot be registered");
+        if let Err(error) = self.check_memory(nic, &*memory) {
             return Err(RegisterError { error, memory });
         }
+        let length = memory.span().1;
         let cut = Cut::new(length, self.registration_limit());
         let shared = Shared::new(memory);
         // What `Regions` keeps is another owner; the caller's own box comes back from `shared`.
-        let whole = match shared.part(0, length) {
-            Ok(whole) => Box::new(whole),
-            Err(error) => return Err(refused(Error::misuse("register", error.to_string()), shared)),
-        };
-        let id = self.regions.insert(nic, whole, Entry { shared: Some(shared.clone()), cut });
+        let id =
+            self.regions.insert(nic, Box::new(shared.whole()), Entry { shared: Some(shared.clone()), cut });
         // Room for its report, so that none has to be made on the data path.
         self.unused.reserve(id.index() + 1);
         let Self { conns, set, .. } = self;
@@ -70,18 +69,63 @@ impl Tcpx {
         Err(refused(error, shared))
     }
 
-    /// Makes the regions of a NIC usable on a new connection.
-    pub(crate) fn register_all(&mut self, conn: usize) -> Result<(), Error> {
+    /// Makes some regions of a NIC usable on a new connection, from the region at this position on: so many that
+    /// a poll does bounded work. Returns where to go on.
+    pub(crate) fn register_from(&mut self, conn: ConnId, from: usize) -> Result<Option<usize>, Error> {
         let Self { conns, regions, set, .. } = self;
-        let Some(conn) = conns.at_mut(conn) else { return Ok(()) };
-        let (rail, Some(live)) = (conn.rail, &mut conn.live) else { return Ok(()) };
-        for (id, entry) in regions.iter() {
+        let Some(conn) = conns.get_mut(conn) else { return Ok(None) };
+        let (rail, Some(live)) = (conn.rail, &mut conn.live) else { return Ok(None) };
+        let mut left = MOST_AT_ONCE;
+        for (id, entry) in regions.live().filter(|(id, _)| id.index() >= from) {
             let on_this_nic = regions.facts(id).is_some_and(|(nic, ..)| nic == rail.nic);
-            if let (true, Some(shared)) = (on_this_nic, &entry.shared) {
-                live.register(set, rail, id, shared, entry.cut)?;
+            let (true, Some(shared)) = (on_this_nic, &entry.shared) else { continue };
+            if left == 0 {
+                return Ok(Some(id.index()));
             }
+            left -= 1;
+            live.register(set, rail, id, shared, entry.cut)?;
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether the NIC can use this memory: found now, and not when a connection is made.
+    fn check_memory(&self, nic: NicId, memory: &dyn Memory) -> Result<(), Error> {
+        let device = self.device(nic);
+        let (base, length) = memory.span();
+        let kind = memory.kind();
+        if length == 0 {
+            return Err(Error::misuse("register", "memory of zero bytes cannot be registered"));
+        }
+        let align = self.region_align(kind);
+        let address = base.as_ptr().addr();
+        if !address.is_multiple_of(align) || !length.is_multiple_of(align) {
+            let text = format!(
+                "{length} bytes at {address:#x}: GPU memory has to start and end at a multiple of {align} bytes; \
+                 allocate it so"
+            );
+            return Err(Error::misuse("register", text));
+        }
+        let unsupported = |text: String| Err(Error::new(ErrorKind::Unsupported, "register", text));
+        match kind {
+            MemoryKind::Host if device.ptr_support.host() => Ok(()),
+            MemoryKind::Host => unsupported(format!("NIC {} moves GPU memory only", device.name)),
+            MemoryKind::Cuda { .. } if !device.ptr_support.cuda() => unsupported(format!(
+                "NIC {} of {} cannot move GPU memory: copy through host memory, or use Google's plugin on A3-high",
+                device.name,
+                self.plugin.name()
+            )),
+            MemoryKind::Cuda { .. }
+                if device.device_type == DeviceType::Unpack && self.options.unpackers.is_none() =>
+            {
+                unsupported(format!(
+                    "NIC {} delivers scattered pages of GPU memory, and nobody puts them in place: make the \
+                     transport with Options::unpackers",
+                    device.name
+                ))
+            }
+            MemoryKind::Cuda { .. } => Ok(()),
+            _ => unsupported("this kind of memory is unknown here: use host or CUDA memory".to_owned()),
+        }
     }
 
     /// Takes a region that nobody uses any more from every comm; it is reported next.
@@ -113,13 +157,7 @@ fn refused(error: Error, shared: Shared) -> RegisterError {
     match shared.try_into_inner() {
         Ok(memory) => RegisterError { error, memory },
         // A comm did not give a piece back: the memory lives on there, and this is another owner of it.
-        Err(shared) => {
-            let length = shared.len();
-            match shared.part(0, length) {
-                Ok(part) => RegisterError { error, memory: Box::new(part) },
-                Err(_) => unreachable!("the whole of a memory is a part of it"),
-            }
-        }
+        Err(shared) => RegisterError { error, memory: Box::new(shared.whole()) },
     }
 }
 
@@ -137,7 +175,7 @@ impl Live {
         if self.registered.len() <= index {
             self.registered.resize_with(index + 1, || None);
         }
-        if !serves(rail, shared.kind()) {
+        if !serves(rail, shared.kind()) || self.is_registered(region) {
             return Ok(());
         }
         let mut ids = Vec::with_capacity(2 * self.channels.len() * cut.pieces());
@@ -145,7 +183,7 @@ impl Live {
         let result = comms.clone().try_for_each(|comm| register_pieces(set, comm, shared, cut, &mut ids));
         match result {
             Ok(()) => {
-                self.registered[index] = Some(Registered { cut, ids });
+                self.registered[index] = Some(Registered { region, cut, ids });
                 Ok(())
             }
             Err(error) => {
@@ -157,8 +195,9 @@ impl Live {
 
     /// Takes a region from every comm, if it is there.
     pub(crate) fn deregister(&mut self, set: &mut ChannelSet, region: RegionId) {
-        let entry = self.registered.get_mut(region.index()).and_then(Option::take);
-        if let Some(Registered { cut, ids }) = entry {
+        let place = self.registered.get_mut(region.index());
+        let entry = place.and_then(|place| place.take_if(|entry| entry.region == region));
+        if let Some(Registered { cut, ids, .. }) = entry {
             give_back(set, self.channels.iter().flat_map(|pair| [pair.send, pair.recv]), cut, &ids);
         }
     }

@@ -11,10 +11,11 @@ use tcpx_core::preflight::Nature;
 use tcpx_core::{Plugin, Source};
 
 /// Where Google's installer and the images of its partners put the plugin.
-const USUAL_PLACES: [&str; 3] = [
+const USUAL_PLACES: [&str; 4] = [
     "/usr/local/tcpx/lib64/libnccl-net-tcpx.so",
     "/usr/local/tcpx/lib64/libnccl-net.so",
     "/var/lib/tcpx/lib64/libnccl-net-tcpx.so",
+    "/var/lib/tcpx/lib64/libnccl-net.so",
 ];
 
 /// Which net plugin.
@@ -75,6 +76,14 @@ impl Choice {
                     Self::File(_) | Self::Auto => format!("there is no plugin at {}", places.join(", ")),
                 }
             )));
+        }
+        if file.is_none() && *self == Self::Auto {
+            let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+            tracing::warn!(
+                "plain TCP is used (the soft plugin), because there is no plugin at {}; UCCL_P2P_TRANSPORT=tcp says \
+                 that this is meant, UCCL_P2P_REQUIRE=tcpx refuses it",
+                places.join(", ")
+            );
         }
         let source = match &file {
             Some(path) => Source::File(path.clone()),
@@ -143,11 +152,9 @@ mod tests {
         for other in ["rdma", "nccl", "efa", "cxi"] {
             let environment: FixedEnvironment = [("UCCL_P2P_TRANSPORT", other)].into_iter().collect();
             let text = Config::from_environment(&environment).expect_err("refused").to_string();
-            assert!(
-                text.contains(other) && text.contains("tcpx") && text.contains("not built in")
-                    || text.contains("nothing else is built in"),
-                "{text}"
-            );
+            for part in [other, "UCCL_P2P_TRANSPORT", "tcpx", "nothing else is built in"] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
             assert_eq!(text.trim().lines().count(), 1, "{text}");
         }
     }

@@ -11,11 +11,12 @@ use p2p_transport::{
     OpFault, Rail, RegionId, Regions, RegisterError, Slab, Stop, Token, Transport,
 };
 use tcpx_core::config::Config;
+use tcpx_core::preflight::Nature;
 use tcpx_core::{ChannelId, ChannelSet, Device, Fault, Plugin};
 
 use crate::Choice;
 use crate::bits::Bits;
-use crate::connection::{Conn, Ending, Live, Phase, Side};
+use crate::connection::{Conn, Ending, Live, Phase, Side, far};
 use crate::counters::Counters;
 use crate::establish::Opening;
 use crate::exchange::address::Place;
@@ -42,6 +43,8 @@ pub struct Tcpx {
     pub(crate) counters: Counters,
     pub(crate) now: Now,
     pub(crate) next_look: Now,
+    /// When a look is wanted even if nothing comes.
+    pub(crate) wake_at: Option<Now>,
     pub(crate) next_publish: Now,
     /// From when on a poll that finds nothing says how to sleep.
     pub(crate) quiet_at: Now,
@@ -62,6 +65,8 @@ pub struct Tcpx {
     /// Why the last connection at each position ended.
     pub(crate) reasons: Vec<Option<(ConnId, Error)>>,
     rails: Rails,
+    /// Bytes that Google's plugin was told to put on one socket at a time.
+    chunk_bytes: usize,
     /// Interfaces of the control NIC, whose addresses peers are told first.
     control: Vec<String>,
 }
@@ -110,6 +115,7 @@ impl Tcpx {
             counters: Counters::new(),
             now: Now::default(),
             next_look: Now::default(),
+            wake_at: None,
             next_publish: Now::default(),
             quiet_at: Now::default(),
             reports: Bits::default(),
@@ -121,6 +127,7 @@ impl Tcpx {
             scratch: Vec::with_capacity(64),
             reasons: Vec::new(),
             rails,
+            chunk_bytes: usize::try_from(config.chunk_bytes.value.get()).unwrap_or(usize::MAX),
             control,
         })
     }
@@ -142,7 +149,7 @@ impl Tcpx {
 
     /// The instant that a time stands for.
     pub(crate) fn instant(&self, now: Now) -> Instant {
-        self.options.origin + now.0
+        far(self.options.origin, now.0)
     }
 
     pub(crate) fn device(&self, nic: NicId) -> &Device {
@@ -158,7 +165,7 @@ impl Tcpx {
     /// Longest message that this end of a connection on `nic` carries.
     fn max_message(&self, nic: NicId) -> u32 {
         let longest = self.device(nic).max_message.min(longest_slice(self.registration_limit()));
-        u32::try_from(longest).unwrap_or(u32::MAX)
+        longest_message(self.plugin.nature(), longest, self.chunk_bytes)
     }
 
     /// Where peers reach the exchange of this process, best first.
@@ -218,6 +225,11 @@ impl Transport for Tcpx {
         let (hub, bell) = self.watch.hub().map_err(refused)?;
         let key = hub.subscribe(bell).map_err(refused)?;
         let at = self.places(rail.nic, hub.port());
+        if at.is_empty() {
+            let text = "this host has no address that a peer could reach: configure one, or name it in UCCL_TCPX_CTRL_IP";
+            hub.unsubscribe(&key);
+            return Err(Error::new(ErrorKind::Unsupported, "listen", text));
+        }
         let address = Place { key, at }.to_address();
         let address = address.ok_or_else(|| Error::misuse("listen", "too many addresses of this host"))?;
         Ok((self.listeners.insert(Listener { rail, key }), address))
@@ -308,7 +320,7 @@ impl Transport for Tcpx {
     }
 
     fn submit(&mut self, id: ConnId, ops: &[Op<'_>]) -> Accepted {
-        let at = self.options.origin + self.now.0;
+        let at = self.instant(self.now);
         let Self { conns, regions, set, scratch, reports, waiting, .. } = self;
         let Some(conn) = conns.get_mut(id) else { return Accepted::prefix(0, Stop::Closed) };
         let mut stop = None;
@@ -337,7 +349,11 @@ impl Transport for Tcpx {
 
     fn cancel(&mut self, id: ConnId, token: Token) -> bool {
         let Some(live) = self.conns.get_mut(id).and_then(|conn| conn.live.as_mut()) else { return false };
-        let withdrawn = live.recvs.cancel(token) || live.sends.cancel(token);
+        let withdrawn = if live.recvs.newest_waiting(token) > live.sends.newest_waiting(token) {
+            live.recvs.cancel(token)
+        } else {
+            live.sends.cancel(token)
+        };
         if withdrawn {
             self.reports.set(id.index());
         }
@@ -357,6 +373,13 @@ impl Transport for Tcpx {
         // Where the plugin has nothing to sleep on, neither has the transport.
         self.set.wait_fd().map(|_| self.watch.as_fd())
     }
+}
+
+/// Longest message of a NIC that carries `longest` bytes. Google's plugin has to get a message in one chunk:
+/// of more it loses pages, and stalls.
+fn longest_message(nature: Nature, longest: usize, chunk: usize) -> u32 {
+    let longest = if nature == Nature::Tcpx { longest.min(chunk) } else { longest };
+    u32::try_from(longest).unwrap_or(u32::MAX)
 }
 
 /// Takes one operation in, and starts it if nothing waits before it. True if nothing of its side waits.
@@ -389,7 +412,9 @@ fn submit_one(
     } else {
         Some(OpFault::BadSlice)
     };
-    let _ = live.operations(side).accept(token, slices, fault);
+    live.submitted += 1;
+    let submitted = live.submitted;
+    let _ = live.operations(side).accept(token, slices, fault, submitted);
     live.start(index, side, set, scratch, at);
     Ok(!live.operations(side).is_waiting())
 }
@@ -411,5 +436,21 @@ impl Drop for Tcpx {
                 hub.unsubscribe(&listener.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::longest_message;
+    use tcpx_core::preflight::Nature;
+
+    #[test]
+    fn a_message_of_googles_plugin_is_one_chunk() {
+        assert_eq!(longest_message(Nature::Tcpx, 4 << 20, 512 << 10), 512 << 10);
+        assert_eq!(longest_message(Nature::Tcpx, 4 << 20, 64 << 20), 4 << 20);
+        for other in [Nature::Soft, Nature::Other] {
+            assert_eq!(longest_message(other, 4 << 20, 512 << 10), 4 << 20);
+        }
+        assert_eq!(longest_message(Nature::Soft, usize::MAX, 1), u32::MAX);
     }
 }

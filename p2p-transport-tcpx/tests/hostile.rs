@@ -20,13 +20,18 @@ fn stranger(address: &Address) -> TcpStream {
 
 /// The hello of this version for a listener, as the wire has it.
 fn hello(key: &[u8], channels: u16) -> Vec<u8> {
+    hello_of(key, channels, 1 << 20, "TCPX_Soft")
+}
+
+fn hello_of(key: &[u8], channels: u16, max_message: u32, plugin: &str) -> Vec<u8> {
     let mut body = vec![1];
     body.extend(b"UP2X");
     body.extend(1_u16.to_le_bytes());
     body.extend(key);
     body.extend(channels.to_le_bytes());
-    body.extend((1_u32 << 20).to_le_bytes());
-    body.extend(0_u16.to_le_bytes());
+    body.extend(max_message.to_le_bytes());
+    body.extend((plugin.len() as u16).to_le_bytes());
+    body.extend(plugin.as_bytes());
     let mut frame = (body.len() as u32).to_le_bytes().to_vec();
     frame.extend(body);
     frame
@@ -90,6 +95,25 @@ fn a_peer_that_breaks_the_order_loses_its_connection_only() {
 }
 
 #[test]
+fn a_peer_that_cannot_fit_is_refused_before_any_plugin_hears_of_it() {
+    let mut a = End::new(|_| {});
+    let mut other = End::new(|_| {});
+    for (hello_of, says) in
+        [((1 << 20, "IB"), "do not understand each other"), ((0, "TCPX_Soft"), "at most 0 bytes")]
+    {
+        let (at_a, address) = a.listen(1);
+        let mut peer = stranger(&address);
+        peer.write_all(&self::hello_of(key(&address), 1, hello_of.0, hello_of.1)).expect("sent");
+        until(&mut a, &mut other, "the refusal", |a, _| a.has(Event::Closed(at_a)));
+        let why = a.transport.why(at_a).expect("a reason").to_string();
+        assert!(why.contains(says), "{why}");
+        let mut said = Vec::new();
+        peer.read_to_end(&mut said).expect("it was closed");
+        assert!(String::from_utf8_lossy(&said).contains(says), "the peer is told: {said:?}");
+    }
+}
+
+#[test]
 fn nobody_who_answers_ends_a_connect_in_time() {
     let (mut a, mut b) =
         (End::new(|options| options.connect_timeout = Duration::from_millis(300)), End::new(|_| {}));
@@ -125,31 +149,34 @@ fn an_accept_that_was_closed_leads_nowhere() {
     assert!(why.contains("no such listener"), "{why}");
 }
 
-/// Another host, or another process, may have one of the addresses.
+/// Another host, another process, or another program may have one of the addresses.
 #[test]
 fn a_place_that_knows_no_such_listener_is_passed_over() {
-    let impostor = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let port = impostor.local_addr().expect("bound").port();
-    let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
-    let (at_a, address) = a.listen(1);
-    let mut bytes = address.as_bytes().to_vec();
-    bytes[22] += 1;
-    bytes.splice(23..23, [&[4, 127, 0, 0, 1][..], &port.to_le_bytes()].concat());
-    let at_b = b.connect(1, &Address::new(&bytes).expect("short"));
-    let answering = std::thread::spawn(move || {
-        let (mut stream, _) = impostor.accept().expect("it comes");
-        let why = b"no such listener here: it was used, given up, or is in another process";
-        let mut frame = ((1 + 2 + why.len()) as u32).to_le_bytes().to_vec();
-        frame.push(7);
-        frame.extend((why.len() as u16).to_le_bytes());
-        frame.extend(why);
-        stream.write_all(&frame).expect("sent");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    until(&mut a, &mut b, "connecting", |a, b| {
-        a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
-    });
-    answering.join().expect("no panic");
+    let why = b"no such listener here: it was used, given up, or is in another process";
+    let mut refusal = ((1 + 2 + why.len()) as u32).to_le_bytes().to_vec();
+    refusal.push(7);
+    refusal.extend((why.len() as u16).to_le_bytes());
+    refusal.extend(why);
+    for answer in [refusal, b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Vec::new()] {
+        let impostor = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = impostor.local_addr().expect("bound").port();
+        let (mut a, mut b) = (End::new(|_| {}), End::new(|_| {}));
+        let (at_a, address) = a.listen(1);
+        let mut bytes = address.as_bytes().to_vec();
+        bytes[22] += 1;
+        bytes.splice(23..23, [&[4, 127, 0, 0, 1][..], &port.to_le_bytes()].concat());
+        let at_b = b.connect(1, &Address::new(&bytes).expect("short"));
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = impostor.accept().expect("it comes");
+            stream.write_all(&answer).expect("sent");
+            stream.shutdown(std::net::Shutdown::Write).expect("open");
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        until(&mut a, &mut b, "connecting", |a, b| {
+            a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
+        });
+        answering.join().expect("no panic");
+    }
 }
 
 #[test]

@@ -34,9 +34,9 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
-    /// No operation uses the region any more, and no device can reach it. One that ends `BadSlice` never used
-    /// it, and may complete later:
-    /// [`Transport::reclaim`](crate::Transport::reclaim) returns its owner (law 7).
+    /// No operation uses the region any more, and no device can reach it:
+    /// [`Transport::reclaim`](crate::Transport::reclaim) returns its owner (law 7). An operation that ends
+    /// `BadSlice` never used the region, and may complete later.
     Retired(RegionId),
     /// A native one-sided write of the peer arrived whole, and it carried this value.
     Notified {

@@ -23,7 +23,7 @@ pub struct Slice {
 /// may cut differently (law 14). The list is copied before `submit` returns; the memory is not.
 ///
 /// An operation that ends [`Cancelled`](Outcome::Cancelled), or [`Failed`](Outcome::Failed) with anything but
-/// [`Truncated`](OpFault::Truncated), never started: it does not count in that order.
+/// [`Truncated`](OpFault::Truncated) or [`Unplaced`](OpFault::Unplaced), never started: it does not count in that order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Op<'a> {
     /// Sends `from` as one message.
@@ -102,6 +102,10 @@ pub enum OpFault {
     /// slice of length 0.
     #[error("a message has at least one slice and at most Limits::max_slices")]
     SliceCount,
+    /// The message arrived and could not be put in place, for a defect of whoever sent or placed it. It took its
+    /// place in the order; what is in the receive's memory is unspecified.
+    #[error("the message arrived and could not be put in place: the log says why")]
+    Unplaced,
     /// The peer refused a one-sided access: its key is stale, or the range is outside what was exported.
     #[error("the peer refused the access: ask it for a new export")]
     Remote,

@@ -81,6 +81,12 @@ impl<T> Regions<T> {
         self.entries.get(id).map(|entry| (entry.nic, entry.kind, entry.length))
     }
 
+    /// The regions that can be used: those to be made known to a new connection.
+    pub fn live(&self) -> impl Iterator<Item = (RegionId, &T)> {
+        let live = self.entries.iter().filter(|(_, entry)| entry.state == State::Live);
+        live.map(|(id, entry)| (id, &entry.value))
+    }
+
     /// The regions that are not reported as retired.
     pub fn iter(&self) -> impl Iterator<Item = (RegionId, &T)> {
         let unreported = self.entries.iter().filter(|(_, entry)| entry.state != State::Retired);

@@ -21,9 +21,10 @@ use crate::{
 /// exactly once (law 1), all of them before `Closed` (law 6), and every run ends (law 21). Messages may flow
 /// both ways at once with full windows (law 16).
 ///
-/// **Memory** is owned by the transport from `register` until `reclaim`. Dropping the transport closes all
-/// connections, and drops memory only when no device can reach it any more; memory that a device may still
-/// reach is leaked instead (law 19).
+/// **Memory** is owned by the transport from `register` until `reclaim`. Dropping the transport ends all
+/// connections as the death of its process would, so that close and poll until `Closed` come first where the
+/// last messages matter. It drops memory only when no device can reach it any more; memory that a device may
+/// still reach is leaked instead (law 19).
 ///
 /// **Threads.** A transport belongs to one thread at a time; it is `Send`.
 pub trait Transport: Send {
@@ -87,9 +88,9 @@ pub trait Transport: Send {
     /// [`Misuse`](crate::ErrorKind::Misuse) for a stale id (law 9).
     fn close(&mut self, conn: ConnId) -> Result<(), Error>;
 
-    /// Why a connection ended or was never made: also that the peer closed it. `None` while it lives, and if
-    /// this end closed it. Known from
-    /// its first `ConnLost`, or its `Closed`, until the next call of `accept` or `connect`.
+    /// Why a connection ended or was never made, the peer's goodbye included. `None` while it lives, and if this
+    /// end closed it. Known from its first `ConnLost`, or its `Closed`, until the next call of `accept` or
+    /// `connect`.
     fn why(&self, conn: ConnId) -> Option<&Error>;
 
     /// Takes `memory` over and makes it usable on every connection of `nic`, also on later ones.

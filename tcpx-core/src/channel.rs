@@ -333,7 +333,8 @@ impl Channel {
             Answer::Full => return Ok(Post::Full),
             Answer::Answered(code, taken) => (code, taken),
         };
-        match verdict::post(code, taken.then_some(()), self.in_flight()) {
+        // What has ended and was not released has its place in the plugin's ring as well.
+        match verdict::post(code, taken.then_some(()), self.in_flight() + self.held()) {
             Posted::Taken(()) => {
                 self.next += 1;
                 self.counters.posted += 1;

@@ -188,6 +188,8 @@ settings! {
         "data plane without which nothing starts; tcpx: refuse plain TCP";
     peer_timeout_seconds: Number<2, 600> = "5", "UCCL_P2P_PEER_TIMEOUT_SECONDS",
         "time after which a peer that does not answer is dead, and that closing a connection may take";
+    silence_seconds: Option<Number<1, 86_400>> = "", "UCCL_P2P_SILENCE_SECONDS",
+        "time after which a connection is given up when operations are under way and none ends; unset: never, because a receive may wait for a peer that has nothing to send";
     plugin_path: PathBuf = "/usr/local/tcpx/lib64/libnccl-net-tcpx.so", "UCCL_TCPX_PLUGIN_PATH",
         "file of the net plugin to load";
     device: Option<DeviceChoice> = "", "UCCL_TCPX_DEV",

@@ -43,6 +43,7 @@ struct Loaded {
     name: String,
     version: Version,
     nature: Nature,
+    checks_length: bool,
     devices: Vec<Device>,
 }
 
@@ -144,6 +145,12 @@ impl Plugin {
     /// Slices one message may have: 1, unless the plugin has the extension.
     pub fn max_slices(&self) -> usize {
         self.loaded.calls.max_slices()
+    }
+
+    /// Whether a receive into host memory learns its length, and a message that is too long is refused. The soft
+    /// plugin does, unless it is as strict as Google's, which does not.
+    pub fn checks_length(&self) -> bool {
+        self.loaded.checks_length
     }
 
     /// Bytes that can be registered at once.
@@ -269,7 +276,9 @@ impl Loaded {
             return Err(failed.into_error(name));
         }
         let devices = devices(&*calls, &name, version)?;
-        Ok(Self { table, calls, gate: Arc::default(), name, version, nature, devices })
+        let strict = std::env::var("TCPX_SOFT_STRICT").is_ok_and(|value| value.trim() == "1");
+        let checks_length = nature == Nature::Soft && !strict;
+        Ok(Self { table, calls, gate: Arc::default(), name, version, nature, checks_length, devices })
     }
 }
 
@@ -326,7 +335,8 @@ impl Plugin {
         let version = Version::V11;
         let devices = devices(&*calls, "mock", version)?;
         let (gate, name, nature) = (Arc::default(), "mock".to_owned(), Nature::Other);
-        let loaded = Loaded { table: 0, calls, gate, name, version, nature, devices };
+        let checks_length = false;
+        let loaded = Loaded { table: 0, calls, gate, name, version, nature, checks_length, devices };
         Ok(Arc::new(Self::with(Arc::new(loaded), config)))
     }
 }

@@ -191,6 +191,7 @@ pub(super) fn encode(ended: Ended) -> u64 {
         Err(TransferError::Failed(OpFault::TooLong)) => (4, 2),
         Err(TransferError::Failed(OpFault::SliceCount)) => (4, 3),
         Err(TransferError::Failed(OpFault::Remote)) => (4, 4),
+        Err(TransferError::Failed(OpFault::Unplaced)) => (4, 5),
     };
     kind << 32 | u64::from(value)
 }
@@ -204,7 +205,8 @@ pub(super) fn decode(word: u64) -> Ended {
         (4, 1) => TransferError::Failed(OpFault::BadSlice),
         (4, 2) => TransferError::Failed(OpFault::TooLong),
         (4, 3) => TransferError::Failed(OpFault::SliceCount),
-        (4, _) => TransferError::Failed(OpFault::Remote),
+        (4, 4) => TransferError::Failed(OpFault::Remote),
+        (4, _) => TransferError::Failed(OpFault::Unplaced),
         _ => TransferError::Gone,
     })
 }

@@ -13,6 +13,7 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("UCCL_P2P_TRANSPORT", &["tcp", "tcpx", "auto"], &["rdma", "nccl", "efa", "TCP", "1"]),
     ("UCCL_P2P_REQUIRE", &["tcp", "tcpx", "auto"], &["rdma"]),
     ("UCCL_P2P_PEER_TIMEOUT_SECONDS", &["2", "600"], &["1", "601", "5s", "-1"]),
+    ("UCCL_P2P_SILENCE_SECONDS", &["1", "86400"], &["0", "86401", "x"]),
     ("UCCL_TCPX_PLUGIN_PATH", &["/a", "b/c.so"], &[]),
     (
         "UCCL_TCPX_DEV",
