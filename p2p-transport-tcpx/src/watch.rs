@@ -4,11 +4,13 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::exchange::hub::{Bell, Hub};
+use crate::exchange::stream::Stream;
 
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// Sources that one look finds at most; the others are found by the next one.
@@ -38,7 +40,7 @@ impl Source {
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     bell: Bell,
     hub: Option<&'static Hub>,
 }
@@ -59,7 +61,7 @@ impl Watch {
         if let Some(waiter) = waiter {
             epoll::add(&epoll, waiter, Source::Waiter.data(), EventFlags::IN)?;
         }
-        Ok(Self { epoll, bell, hub: None })
+        Ok(Self { epoll: Arc::new(epoll), bell, hub: None })
     }
 
     /// The process's hub, which is watched from the first call on.
@@ -68,7 +70,7 @@ impl Watch {
             Some(hub) => hub,
             None => {
                 let hub = Hub::of_process()?;
-                epoll::add(&self.epoll, hub, Source::Hub.data(), EventFlags::IN)?;
+                epoll::add(&*self.epoll, hub, Source::Hub.data(), EventFlags::IN)?;
                 *self.hub.insert(hub)
             }
         };
@@ -80,16 +82,18 @@ impl Watch {
         self.hub
     }
 
-    /// Watches the exchange stream of a connection, until it is closed.
-    pub(crate) fn add(&self, stream: &impl AsFd, conn: usize) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, stream, Source::Stream(conn).data(), EventFlags::IN)?)
+    /// Watches the exchange stream of a connection, until it is dropped.
+    pub(crate) fn add(&self, stream: &Stream, conn: usize) -> io::Result<()> {
+        epoll::add(&*self.epoll, stream, Source::Stream(conn).data(), EventFlags::IN)?;
+        stream.is_watched_by(&self.epoll);
+        Ok(())
     }
 
     /// Finds what is readable, without waiting; calls `each` with the connections whose streams are.
     pub(crate) fn look(&self, mut each: impl FnMut(usize)) -> Found {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; MOST];
         let mut found = Found::default();
-        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut events, Some(&NO_WAIT)) else { return found };
+        let Ok((ready, _)) = epoll::wait(&*self.epoll, &mut events, Some(&NO_WAIT)) else { return found };
         for event in ready.iter() {
             match event.data.u64() {
                 0 => {}
@@ -108,5 +112,38 @@ impl Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn found(watch: &Watch) -> Vec<usize> {
+        let mut found = Vec::new();
+        watch.look(|conn| found.push(conn));
+        found
+    }
+
+    #[test]
+    fn a_dropped_stream_is_not_found_although_a_child_holds_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let mut other = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (socket, _) = listener.accept().expect("it comes");
+        let stream = Stream::new(socket, Vec::new(), Duration::from_secs(5)).expect("a stream");
+        let watch = Watch::new(None).expect("a watch");
+        watch.add(&stream, 3).expect("watched");
+        let _held = stream.as_fd().try_clone_to_owned().expect("a descriptor");
+        other.write_all(b"x").expect("sent");
+        while found(&watch).is_empty() {}
+        assert_eq!(found(&watch), [3]);
+        drop(stream);
+        assert_eq!(found(&watch), [0; 0]);
+        drop(other);
+        assert_eq!(found(&watch), [0; 0]);
     }
 }

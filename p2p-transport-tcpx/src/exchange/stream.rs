@@ -2,18 +2,26 @@
 //!
 //! The end of the stream is the sign of a dead peer: the kernel probes an idle one and gives up on bytes that
 //! nobody acknowledges, both within the bound that the transport was made with.
+//!
+//! A process may **fork** without executing anything else, and the child then holds each descriptor too. So
+//! the stream does not leave it to closing to tell the peer of the end, or to stop being watched; and a child
+//! that drops what it inherited ends nothing.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::event::epoll;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::wire::{WireError, Word};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 8192;
+/// Reads at most of what nobody wants any more.
+const LAST_READS: usize = 64;
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,9 @@ pub(crate) struct Stream {
     output: Vec<u8>,
     /// The peer sends nothing more; what it said is still taken.
     ended: bool,
+    watched_by: OnceLock<Arc<OwnedFd>>,
+    /// The process that made it.
+    process: u32,
 }
 
 impl Stream {
@@ -64,7 +75,13 @@ impl Stream {
         let keepalive = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(probes);
         options.set_tcp_keepalive(&keepalive)?;
         options.set_tcp_user_timeout(Some(bound))?;
-        Ok(Self { socket, input, output: Vec::new(), ended: false })
+        let (watched_by, process) = (OnceLock::new(), std::process::id());
+        Ok(Self { socket, input, output: Vec::new(), ended: false, watched_by, process })
+    }
+
+    /// Names the epoll that it leaves at its end.
+    pub(crate) fn is_watched_by(&self, epoll: &Arc<OwnedFd>) {
+        let _ = self.watched_by.set(epoll.clone());
     }
 
     /// Whether a connect has succeeded: `None` if it is still on its way.
@@ -144,6 +161,34 @@ impl AsFd for Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        if let Some(epoll) = self.watched_by.get() {
+            let _ = epoll::delete(epoll, &self.socket);
+        }
+        self.flush();
+        end(&self.socket);
+    }
+}
+
+/// Ends a socket that does not block. What was sent on it still arrives: not even a forked child that holds
+/// it keeps the end from the peer, and nothing is left unread, for which the kernel would break it off.
+pub(crate) fn end(mut socket: &TcpStream) {
+    if socket.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut bytes = [0; READ_BYTES];
+    for _ in 0..LAST_READS {
+        match socket.read(&mut bytes) {
+            Ok(read) if read > 0 => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +234,59 @@ mod tests {
         let (mut stream, mut other) = pair();
         other.write_all(&[0xff; 64]).expect("sent");
         assert!(matches!(wait(&mut stream), Err(StreamError::Wire(WireError::Length(_)))));
+    }
+
+    /// What a forked child holds of a stream.
+    fn held_by_a_child(stream: &Stream) -> OwnedFd {
+        stream.as_fd().try_clone_to_owned().expect("a descriptor")
+    }
+
+    #[test]
+    fn the_peer_gets_the_last_word_and_the_end_although_a_child_holds_the_stream() {
+        let (mut stream, mut other) = pair();
+        let _held = held_by_a_child(&stream);
+        other.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+        stream.say(&Word::Received);
+        drop(stream);
+        let (mut said, mut expected) = (Vec::new(), Vec::new());
+        Word::Received.write(&mut expected);
+        other.read_to_end(&mut said).expect("the end comes");
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_was_sent_arrives_although_something_was_left_unread() {
+        let (mut stream, mut other) = pair();
+        let mut said = 0;
+        while !stream.has_output() {
+            let word = Word::Refused("x".repeat(1000));
+            let mut bytes = Vec::new();
+            word.write(&mut bytes);
+            said += bytes.len();
+            stream.say(&word);
+        }
+        said -= stream.output.len();
+        stream.output.clear();
+        other.write_all(b"unread").expect("sent");
+        while stream.socket.peek(&mut [0; 6]).unwrap_or(0) < 6 {}
+        drop(stream);
+        other.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+        let mut heard = Vec::new();
+        other.read_to_end(&mut heard).expect("it is not broken off");
+        assert_eq!(heard.len(), said);
+    }
+
+    #[test]
+    fn a_child_that_drops_it_does_not_end_it() {
+        let (mut stream, other) = pair();
+        let held = held_by_a_child(&stream);
+        stream.process += 1;
+        drop(stream);
+        let mut held = TcpStream::from(held);
+        held.write_all(b"alive").expect("it is open");
+        let mut heard = [0; 5];
+        (&other).read_exact(&mut heard).expect("it comes");
+        assert_eq!(&heard, b"alive");
     }
 
     #[test]
