@@ -21,6 +21,10 @@ fn free_port() -> u16 {
         .unwrap()
 }
 
+/// Where the choice of a plugin is left open, a warning says which was found.
+const CHOICE: &str = "UCCL_P2P_TRANSPORT";
+
+/// With the soft plugin, unless the caller removes that choice.
 fn p2p(port: u16, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p"));
     for (name, _) in std::env::vars() {
@@ -29,6 +33,7 @@ fn p2p(port: u16, arguments: &[&str]) -> Command {
         }
     }
     command.arg("bench").args(arguments).env("UCCL_TCPX_BOOTSTRAP_PORT_BASE", port.to_string());
+    command.env(CHOICE, "tcp");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -74,6 +79,8 @@ fn a_short_run_verifies_and_ends_with_the_ratio() {
     let last = text.trim_end().lines().next_back().unwrap();
     let ratio: f64 = last.strip_prefix("ratio ").unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(ratio > 0.0, "{last}");
+    let sockets = text.lines().nth(1).unwrap();
+    assert!(sockets.starts_with("sends to 127.0.0.1") && sockets.contains("data sockets"), "{sockets}");
     let kept: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     assert_eq!(kept["entries"].as_array().unwrap().len(), 6);
     assert!(!kept["comparisons"].as_array().unwrap().is_empty());
@@ -87,7 +94,7 @@ fn messages_take_turns_over_several_nics() {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{errors}");
     assert!(text.contains("127.0.0.1, lo-127.0.0.2"), "{text}");
-    assert!(text.contains("on each of 2 NICs"), "{text}");
+    assert!(text.contains("on each of 2 NICs") && !text.contains("over 1 channels"), "{text}");
 }
 
 #[test]
@@ -95,6 +102,10 @@ fn more_nics_than_there_are_is_an_error_that_says_how_to_make_more() {
     says(&run(free_port(), &["--nics", "3"]), &["--nics 3", "has 1 here", "TCPX_SOFT_ADDRESSES"]);
     let child = p2p(free_port(), &["--nics", "3"]).env("UCCL_TCPX_DEV", "0").spawn().unwrap();
     says(&finish(child), &["--nics 3", "has 1 here", "UCCL_TCPX_DEV"]);
+    for (choice, said) in [("9", "names NIC number 9,"), ("eth7", "names NIC eth7,")] {
+        let child = p2p(free_port(), &[]).env("UCCL_TCPX_DEV", choice).spawn().unwrap();
+        says(&finish(child), &["UCCL_TCPX_DEV", said]);
+    }
 }
 
 #[test]
@@ -138,6 +149,15 @@ fn the_choice_of_a_plugin_is_honoured() {
 }
 
 #[test]
+fn what_both_ends_find_out_is_said_once() {
+    let mut command = p2p(free_port(), &["--seconds", "1", "--sizes", "4K", "--channels", "1"]);
+    let output = finish(command.env_remove(CHOICE).spawn().unwrap());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.matches("plain TCP is used").count() <= 1 && text.lines().count() <= 1, "{text}");
+}
+
+#[test]
 fn nobody_who_reads_is_no_panic() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("out.json");
@@ -158,7 +178,7 @@ fn a_missing_plugin_file_is_named() {
 #[test]
 fn a_missing_plugin_file_from_the_environment_is_named() {
     let path = "/nonexistent/libnccl-net-chosen.so";
-    let child = p2p(free_port(), &[]).env("UCCL_TCPX_PLUGIN_PATH", path).spawn().unwrap();
+    let child = p2p(free_port(), &[]).env_remove(CHOICE).env("UCCL_TCPX_PLUGIN_PATH", path).spawn().unwrap();
     says(&finish(child), &[path]);
 }
 

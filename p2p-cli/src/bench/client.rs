@@ -137,6 +137,7 @@ impl Session {
         let mut report = Report {
             plugin: self.net.clone(),
             nics: self.link.rails(),
+            sockets: self.link.describe(),
             congestion: raw.congestion().doing("reading the congestion control")?,
             same_host: self.same_host,
             ..Report::default()
@@ -148,7 +149,11 @@ impl Session {
             .collect();
         self.bar.set_length(combinations.len() as u64 * 2);
         for (channels, size) in &combinations {
-            self.bar.set_message(format!("verifying {} over {channels}", human(*size)));
+            self.bar.set_message(format!(
+                "verifying {} over {}",
+                human(*size),
+                counted(*channels, "channel")
+            ));
             report.verified += self.verify(*size, *channels)?;
             self.bar.inc(1);
         }
@@ -157,7 +162,7 @@ impl Session {
         for (index, (channels, size)) in combinations.iter().enumerate() {
             let each = plan.matrix.saturating_sub(began.elapsed()).max(left / 20)
                 / (combinations.len() - index) as u32;
-            self.bar.set_message(format!("timing {} over {channels}", human(*size)));
+            self.bar.set_message(format!("timing {} over {}", human(*size), counted(*channels, "channel")));
             report.entries.push(self.timed(*size, *channels, each)?);
             self.bar.inc(1);
         }
@@ -456,7 +461,8 @@ fn congestion_controls() -> Vec<String> {
     names
 }
 
-fn progress_bar() -> ProgressBar {
+/// On standard error, if somebody looks at it.
+pub(super) fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -469,6 +475,11 @@ fn progress_bar() -> ProgressBar {
 fn seed() -> u64 {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     time.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
+}
+
+/// So many things in words.
+pub(super) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A size as a user writes it.

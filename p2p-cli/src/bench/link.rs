@@ -42,21 +42,20 @@ const BLIND_SLEEP: Duration = Duration::from_micros(200);
 /// Polls of somebody who does not sleep between two looks for silence.
 const POLLS: u32 = 1 << 14;
 
-/// An operation that ended well, with the length that the transport knows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Done {
-    /// The message with this number.
-    Data(u64, u32),
-    /// The message back with this number, of the group that works.
-    Back(u64, u32),
-}
-
 /// Work on a link that goes on step by step, so that one thread can do that of both ends.
 pub(super) trait Work {
     /// Submits what can be.
-    fn submit(&mut self, link: &mut Link) -> Result<(), Failure>;
-    /// Something ended.
-    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure>;
+    fn submit(&mut self, _: &mut Link) -> Result<(), Failure> {
+        Ok(())
+    }
+    /// The message with this number ended well, with the length that the transport knows.
+    fn message_ended(&mut self, _: &mut Link, _number: u64, _len: u32) -> Result<(), Failure> {
+        Ok(())
+    }
+    /// The same of a message back, of the group that works.
+    fn back_ended(&mut self, _: &mut Link, _number: u64, _len: u32) -> Result<(), Failure> {
+        Ok(())
+    }
     /// Whether nothing is left to do.
     fn is_over(&self, link: &Link) -> bool;
 }
@@ -187,6 +186,11 @@ impl Link {
     /// Rails, over which messages take turns.
     pub(super) const fn rails(&self) -> usize {
         self.rails.len()
+    }
+
+    /// What carries the first connection, in a line.
+    pub(super) fn describe(&self) -> Option<String> {
+        self.transport.describe(*self.groups.first()?.conns.first()?)
     }
 
     /// The group with this number of channels.
@@ -374,15 +378,13 @@ impl Link {
         let next = self.transport.poll(self.clock.now(), &mut events);
         let moved = !events.as_slice().is_empty();
         for event in events.drain() {
-            if let Some(done) = self.take(event)? {
-                work.take(self, done)?;
-            }
+            self.take(work, event)?;
         }
         self.events = events;
         Ok((next, moved))
     }
 
-    fn take(&mut self, event: Event) -> Result<Option<Done>, Failure> {
+    fn take(&mut self, work: &mut impl Work, event: Event) -> Result<(), Failure> {
         match event {
             Event::Connected(_) => self.open += 1,
             Event::Completed { .. } | Event::Closed(_) if self.closing => {
@@ -390,11 +392,11 @@ impl Link {
             }
             Event::Closed(conn) => return Err(self.lost(conn)),
             Event::Completed { conn, token: Token(token), outcome } => match outcome {
-                Outcome::Done { len } if token & BACK == 0 => return Ok(Some(Done::Data(token, len))),
+                Outcome::Done { len } if token & BACK == 0 => return work.message_ended(self, token, len),
                 Outcome::Done { len } => {
                     let group = (token ^ BACK) >> BACK_GROUP;
                     self.groups[group as usize].back_ended += 1;
-                    return Ok(Some(Done::Back(token & ((1 << BACK_GROUP) - 1), len)));
+                    return work.back_ended(self, token & ((1 << BACK_GROUP) - 1), len);
                 }
                 Outcome::ConnLost => return Err(self.lost(conn)),
                 Outcome::Failed(OpFault::Truncated) => {
@@ -407,7 +409,7 @@ impl Link {
             // Nothing is retired, and nothing is written one-sidedly.
             Event::Retired(_) | Event::Notified { .. } | _ => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     fn sleep(&self, until: Option<Now>) -> Result<(), Failure> {
@@ -438,14 +440,6 @@ impl Link {
 pub(super) struct Opening;
 
 impl Work for Opening {
-    fn submit(&mut self, _: &mut Link) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn take(&mut self, _: &mut Link, _: Done) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn is_over(&self, link: &Link) -> bool {
         link.open == link.groups.len() * link.rails.len()
     }
@@ -455,14 +449,6 @@ impl Work for Opening {
 pub(super) struct Closing;
 
 impl Work for Closing {
-    fn submit(&mut self, _: &mut Link) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn take(&mut self, _: &mut Link, _: Done) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn is_over(&self, link: &Link) -> bool {
         link.open == 0
     }

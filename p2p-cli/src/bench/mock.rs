@@ -1,6 +1,7 @@
 //! Both ends in a simulated network, in virtual time.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use benches::statistics::{Latencies, gigabytes_per_second};
 use p2p_memory::SharedHost;
@@ -8,7 +9,7 @@ use p2p_transport_mock::{NicModel, Settings, World};
 use serde::Serialize;
 
 use super::Options;
-use super::client::{groups, human};
+use super::client::{counted, groups, human, progress_bar};
 use super::content::Content;
 use super::link::{Link, Opening, Work};
 use super::net::Net;
@@ -23,7 +24,7 @@ use crate::failure::Failure;
 /// Same seed, same figures.
 const SEED: u64 = 1;
 /// Bytes of a pass at most, unless its messages are larger.
-const MOST_BYTES: usize = 256 << 20;
+const MOST_BYTES: usize = 64 << 20;
 /// Windows that a pass fills, so that its begin and end say little.
 const WINDOWS: u64 = 20;
 /// Least bytes that messages rotate over.
@@ -32,7 +33,8 @@ const LEAST_REGION: usize = 128 << 20;
 /// Moves verified messages through the simulation and prints what they took there.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let json = options.json.as_deref().map(Kept::new).transpose()?;
-    let simulated = Pair::open(options)?.measure(options)?;
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let simulated = Pair::open(options)?.measure(options, || Instant::now() < until)?;
     json.map_or(Ok(()), |json| json.write(&simulated))?;
     output::print(&simulated.to_string())
 }
@@ -71,7 +73,12 @@ impl Pair {
         Ok(pair)
     }
 
-    fn measure(&mut self, options: &Options) -> Result<Simulated, Failure> {
+    /// Measures one combination after another while there is time, and at least one.
+    fn measure(
+        &mut self,
+        options: &Options,
+        mut is_time: impl FnMut() -> bool,
+    ) -> Result<Simulated, Failure> {
         let NicModel { bytes_per_second, latency } = NicModel::FAST;
         let mut simulated = Simulated {
             simulation: true,
@@ -79,17 +86,28 @@ impl Pair {
             nic_bytes_per_second: bytes_per_second,
             latency_nanoseconds: latency.as_nanos() as u64,
             verified: 0,
+            left_out: 0,
             entries: Vec::new(),
             ping_pong_p50_microseconds: 0.0,
             ping_pong_p99_microseconds: 0.0,
         };
+        let bar = progress_bar();
+        bar.set_length((options.channels.len() * options.sizes.len()) as u64);
         for &channels in &options.channels {
             for &size in &options.sizes {
+                if !simulated.entries.is_empty() && !is_time() {
+                    simulated.left_out += 1;
+                    continue;
+                }
+                let over = counted(channels.into(), "channel");
+                bar.set_message(format!("simulating {} over {over}", human(size)));
                 let entry = self.pass(size, channels.into(), simulated.entries.len() as u64 + 1)?;
                 simulated.verified += entry.messages;
                 simulated.entries.push(entry);
+                bar.inc(1);
             }
         }
+        bar.finish_and_clear();
         let round_trips = self.ping_pong()?;
         simulated.ping_pong_p50_microseconds = microseconds(&round_trips, 50.0);
         simulated.ping_pong_p99_microseconds = microseconds(&round_trips, 99.0);
@@ -180,6 +198,8 @@ struct Simulated {
     latency_nanoseconds: u64,
     /// Messages of which every byte was checked.
     verified: u64,
+    /// Combinations of sizes and channels for which there was no time.
+    left_out: usize,
     entries: Vec<Figures>,
     ping_pong_p50_microseconds: f64,
     ping_pong_p99_microseconds: f64,
@@ -211,6 +231,10 @@ impl fmt::Display for Simulated {
                 entry.p99_microseconds,
             )?;
         }
+        if self.left_out > 0 {
+            let left_out = counted(self.left_out, "combination");
+            writeln!(f, "left out: {left_out} of size and channels; --seconds allows more time")?;
+        }
         writeln!(f)?;
         let (p50, p99) = (self.ping_pong_p50_microseconds, self.ping_pong_p99_microseconds);
         writeln!(f, "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us")?;
@@ -230,13 +254,41 @@ mod tests {
         options: Options,
     }
 
+    fn options(more: &[&str]) -> Options {
+        Line::try_parse_from([&["p2p", "--backend", "mock"], more].concat()).expect("good").options
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_left_out_and_said_so() {
+        let options = options(&["--sizes", "4K,64K", "--channels", "1,2"]);
+        let run = |mut left: i32| {
+            let is_time = || {
+                left -= 1;
+                left >= 0
+            };
+            Pair::open(&options).expect("a world").measure(&options, is_time).expect("every byte")
+        };
+        let whole = run(3);
+        assert_eq!((whole.entries.len(), whole.left_out), (4, 0));
+        assert!(!whole.to_string().contains("left out"), "{whole}");
+        for (time, measured) in [(0, 1), (2, 3)] {
+            let part = run(time);
+            assert_eq!((part.entries.len(), part.left_out), (measured, 4 - measured));
+            let said = format!("left out: {} combination", 4 - measured);
+            assert!(part.to_string().contains(&said), "{part}");
+            let speeds = |run: &super::Simulated| -> Vec<f64> {
+                run.entries.iter().map(|entry| entry.gigabytes_per_second).collect()
+            };
+            assert_eq!(speeds(&part), speeds(&whole)[..measured], "time changes no figure");
+        }
+    }
+
     #[test]
     fn nics_add_up_and_two_runs_say_the_same() {
         let run = |nics: &str| {
-            let line = ["p2p", "--backend", "mock", "--sizes", "64K,4M", "--channels", "2", "--nics", nics];
-            let options = Line::try_parse_from(line).expect("good").options;
+            let options = options(&["--sizes", "64K,4M", "--channels", "2", "--nics", nics]);
             let mut pair = Pair::open(&options).expect("a world");
-            let simulated = pair.measure(&options).expect("every byte");
+            let simulated = pair.measure(&options, || true).expect("every byte");
             (simulated.entries[1].gigabytes_per_second, simulated.to_string())
         };
         let (one, four) = (run("1"), run("4"));

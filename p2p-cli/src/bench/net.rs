@@ -42,7 +42,14 @@ impl Net {
     /// Over the net plugin that options and variables choose.
     pub(super) fn tcpx(options: &Options, config: &Config) -> Result<Self, Failure> {
         let choice = options.plugin.clone().map_or_else(|| Choice::of(config), Choice::File);
-        let plugin = choice.open(config).map_err(|error| Failure::new(error.text()))?;
+        let plugin = choice.open(config).map_err(|error| {
+            let also = if options.plugin.is_some() {
+                "; --plugin goes before UCCL_TCPX_PLUGIN_PATH and UCCL_P2P_TRANSPORT"
+            } else {
+                ""
+            };
+            Failure::new(format!("{}{also}", error.text()))
+        })?;
         if plugin.devices().is_empty() {
             return Err(Failure::new(format!(
                 "net plugin {} found no NIC; the soft plugin takes addresses from TCPX_SOFT_ADDRESSES",
@@ -54,16 +61,15 @@ impl Net {
         let origin = Instant::now();
         let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, origin)).doing("opening")?;
         let nics = transport.nics();
-        let (offered, more) = if let Some(choice) = &config.device.value {
+        let (offered, source) = if let Some(choice) = &config.device.value {
             let chosen: Result<Vec<_>, _> =
                 choice.selectors().iter().map(|selector| find(nics, selector)).collect();
-            (chosen?, "name more in UCCL_TCPX_DEV")
+            (chosen?, Offer::Named)
         } else if is_soft {
-            let more = "the soft plugin makes one of each address in TCPX_SOFT_ADDRESSES, such as 127.0.0.1,127.0.0.2";
-            (nics.iter().map(|nic| nic.id).collect(), more)
+            (nics.iter().map(|nic| nic.id).collect(), Offer::Addresses)
         } else {
             let rails = transport.rails(None).doing("choosing NICs")?;
-            (rails.iter().map(|rail| rail.nic).collect(), "UCCL_TCPX_NUM_CHANNELS bounds them")
+            (rails.iter().map(|rail| rail.nic).collect(), Offer::Rails { found: nics.len() })
         };
         // Several that were named are all meant.
         let named = config.device.value.as_ref().map_or(1, |_| offered.len());
@@ -71,9 +77,10 @@ impl Net {
         if wanted > offered.len() {
             let names: Vec<&str> = offered.iter().map(|nic| nics[usize::from(nic.0)].name.as_str()).collect();
             return Err(Failure::new(format!(
-                "--nics {wanted}: {name} has {} here ({}); {more}",
+                "--nics {wanted}: {name} has {} here ({}); {}",
                 offered.len(),
-                names.join(", ")
+                names.join(", "),
+                source.more(wanted)
             )));
         }
         let rails = rails(&offered[..wanted]);
@@ -101,6 +108,33 @@ impl Net {
     }
 }
 
+/// Where the NICs that may be used come from.
+#[derive(Clone, Copy, Debug)]
+enum Offer {
+    /// The user named them.
+    Named,
+    /// The soft plugin's list of addresses.
+    Addresses,
+    /// The rails that a plugin which found so many NICs uses.
+    Rails { found: usize },
+}
+
+impl Offer {
+    /// How a user gets `wanted` of them.
+    fn more(self, wanted: usize) -> String {
+        match self {
+            Self::Named => "name more in UCCL_TCPX_DEV".to_owned(),
+            Self::Addresses => "the soft plugin makes one of each address in TCPX_SOFT_ADDRESSES, such as \
+                                127.0.0.1,127.0.0.2"
+                .to_owned(),
+            Self::Rails { found } if found < wanted => {
+                format!("this machine has no {wanted} for it: ask for fewer")
+            }
+            Self::Rails { .. } => format!("set UCCL_TCPX_NUM_CHANNELS to at least {wanted}"),
+        }
+    }
+}
+
 fn rails(nics: &[NicId]) -> Vec<Rail> {
     nics.iter().map(|&nic| Rail { nic, device: None, channels: 1 }).collect()
 }
@@ -112,13 +146,20 @@ fn find(nics: &[Nic], selector: &DeviceSelector) -> Result<NicId, Failure> {
     });
     nic.map(|nic| nic.id).ok_or_else(|| {
         let names: Vec<&str> = nics.iter().map(|nic| nic.name.as_str()).collect();
-        Failure::new(format!("UCCL_TCPX_DEV names {selector:?}; the plugin has {}", names.join(", ")))
+        let named = match selector {
+            DeviceSelector::Index(index) => format!("NIC number {index}"),
+            DeviceSelector::Name(name) => format!("NIC {name}"),
+        };
+        Failure::new(format!(
+            "UCCL_TCPX_DEV names {named}, which is not there; name one of {}, or its number, counted from 0",
+            names.join(", ")
+        ))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{Offer, find};
     use p2p_transport::{Nic, NicId};
     use tcpx_core::config::DeviceSelector;
 
@@ -128,9 +169,23 @@ mod tests {
         let find = |selector| find(&nics, &selector);
         assert_eq!(find(DeviceSelector::Index(1)).expect("there"), NicId(1));
         assert_eq!(find(DeviceSelector::Name("eth1".to_owned())).expect("there"), NicId(0));
-        for absent in [DeviceSelector::Index(2), DeviceSelector::Name("eth3".to_owned())] {
+        let absent = [
+            (DeviceSelector::Index(2), "UCCL_TCPX_DEV names NIC number 2,"),
+            (DeviceSelector::Name("eth3".to_owned()), "UCCL_TCPX_DEV names NIC eth3,"),
+        ];
+        for (absent, said) in absent {
             let text = find(absent).expect_err("absent").to_string();
-            assert!(text.contains("UCCL_TCPX_DEV") && text.contains("eth1, eth2"), "{text}");
+            assert!(text.starts_with(said) && text.contains("eth1, eth2"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_gets_more_nics_is_said_only_where_it_does() {
+        assert_eq!(Offer::Rails { found: 4 }.more(3), "set UCCL_TCPX_NUM_CHANNELS to at least 3");
+        assert_eq!(Offer::Rails { found: 4 }.more(4), "set UCCL_TCPX_NUM_CHANNELS to at least 4");
+        let none = Offer::Rails { found: 4 }.more(5);
+        assert!(none.contains("no 5") && !none.contains("UCCL_TCPX_NUM_CHANNELS"), "{none}");
+        assert!(Offer::Named.more(2).contains("UCCL_TCPX_DEV"));
+        assert!(Offer::Addresses.more(2).contains("TCPX_SOFT_ADDRESSES"));
     }
 }

@@ -44,13 +44,14 @@ pub(crate) struct Options {
     /// UCCL_TCPX_DEV
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) nics: Option<u8>,
-    /// Numbers of channels of a connection to measure, 1 to 16 each
+    /// Numbers of channels to measure, 1 to 16 each, per connection; each NIC has a connection of its own
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) channels: Vec<u8>,
-    /// Message sizes, such as 64K, 4M; at most 1G
+    /// Message sizes, such as 64K, 4M; at most 1G; a simulation leaves out 256M unless it is asked for
     #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M,16M,64M,256M", value_parser = size)]
+    #[arg(default_value_if("backend", "mock", "4K,64K,1M,16M,64M"))]
     pub(crate) sizes: Vec<usize>,
-    /// About how long to run
+    /// About how long to run; a simulation ends earlier if everything is measured
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,
     /// Keeps everything measured in this file
@@ -74,6 +75,11 @@ impl Options {
     /// Whether another `p2p` started this one and watches it.
     pub(crate) const fn is_child(&self) -> bool {
         self.child
+    }
+
+    /// Whether this is the server that another `p2p` started along with a client.
+    pub(crate) fn is_started_server(&self) -> bool {
+        self.child && self.role == Some(Role::Server)
     }
 
     /// Whether nothing is asked of the simulation that it does not have.
@@ -189,6 +195,8 @@ mod tests {
         }
         let mock = parse(&["--backend", "mock", "--nics", "4"]).expect("clap takes it");
         mock.check_backend().expect("a simulation has NICs");
+        assert_eq!(mock.sizes, [4096, 64 << 10, 1 << 20, 16 << 20, 64 << 20]);
+        assert_eq!(parse(&["--backend", "mock", "--sizes", "256M"]).expect("good").sizes, [256 << 20]);
     }
 
     #[test]

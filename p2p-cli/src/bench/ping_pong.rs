@@ -6,7 +6,7 @@ use benches::raw_tcp::PING_BYTES;
 use benches::statistics::Latencies;
 use p2p_memory::SharedHost;
 
-use super::link::{BACK_BYTES, Done, Link, Work};
+use super::link::{BACK_BYTES, Link, Work};
 use super::placement::Range;
 use crate::failure::Failure;
 
@@ -55,14 +55,12 @@ impl Work for Calling<'_> {
         Ok(())
     }
 
-    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
-        let (number, len) = match done {
-            Done::Data(..) => {
-                self.ended += 1;
-                return Ok(());
-            }
-            Done::Back(number, len) => (number, len),
-        };
+    fn message_ended(&mut self, _: &mut Link, _: u64, _: u32) -> Result<(), Failure> {
+        self.ended += 1;
+        Ok(())
+    }
+
+    fn back_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
         self.latencies.add(link.now().saturating_sub(self.start));
         link.whole(len, PING_BYTES, BACK_BYTES)?;
         let mut answer = [0; PING_BYTES];
@@ -107,8 +105,7 @@ impl Work for Answering<'_> {
         Ok(())
     }
 
-    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
-        let Done::Data(number, len) = done else { return Ok(()) };
+    fn message_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
         link.whole(len, PING_BYTES, PING_BYTES)?;
         let mut message = [0; PING_BYTES];
         self.region.copy_out(place(number).0, &mut message).map_err(failed)?;

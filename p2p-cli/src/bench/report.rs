@@ -8,7 +8,7 @@ use benches::raw_tcp::Round;
 use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, median, spread};
 use serde::Serialize;
 
-use super::client::human;
+use super::client::{counted, human};
 use super::plan::{COMPARED, QUIET, SETTLED};
 
 /// Stands for the state of rounds in which the cores' distance changed or other programs ran.
@@ -248,18 +248,17 @@ impl fmt::Display for Report {
             ping_pong,
         } = verdict;
         writeln!(f)?;
-        writeln!(f, "compared: {rounds} of {all} rounds, cores {state}; medians at {}", human(COMPARED))?;
+        let (all, medians) = (counted(all, "round"), human(COMPARED));
+        writeln!(f, "compared: {rounds} of {all}, cores {state}; medians at {medians}")?;
         if disturbed > 0 {
-            writeln!(
-                f,
-                "{disturbed} rounds were disturbed by other programs, which say little about a ratio"
-            )?;
+            let disturbed = counted(disturbed, "round");
+            writeln!(f, "disturbed by other programs: {disturbed}, which say little about a ratio")?;
         }
         writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
         writeln!(
             f,
-            "p2p over {} channels{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
-            self.compared_channels,
+            "p2p over {}{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
+            counted(self.compared_channels, "channel"),
             if self.nics > 1 { format!(" on each of {} NICs", self.nics) } else { String::new() }
         )?;
         if let Some(scattered) = scattered {
@@ -315,7 +314,7 @@ impl fmt::Display for Calibrated {
         known.dedup();
         for state in known {
             let rounds = states.iter().filter(|one| **one == state).count();
-            writeln!(f, "\ncores {state}, {rounds} rounds")?;
+            writeln!(f, "\ncores {state}, {}", counted(rounds, "round"))?;
             writeln!(
                 f,
                 "{:44}{}",
@@ -405,9 +404,20 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("5 of 20 rounds, cores near"), "{text}");
         assert!(
-            text.contains("7 rounds were disturbed") && text.contains("plain TCP, other: 10.00"),
+            text.contains("disturbed by other programs: 7 rounds")
+                && text.contains("plain TCP, other: 10.00"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn one_of_a_thing_is_not_called_several() {
+        let mut report = report(vec![comparison(Some("near"), 3.0, 9.0, [9.0, 10.0])]);
+        report.compared_channels = 1;
+        let text = report.to_string();
+        assert!(text.contains("p2p over 1 channel:") && text.contains(": 1 round,"), "{text}");
+        report.compared_channels = 4;
+        assert!(report.to_string().contains("p2p over 4 channels:"), "{report}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use p2p_memory::SharedHost;
 use tcpx_core::config::Config;
 
 use super::bootstrap::{Door, Peer};
+use super::client::counted;
 use super::content::Content;
 use super::link::{Closing, Link, MOST_CHANNELS, MOST_NICS, Opening};
 use super::net::Net;
@@ -66,7 +67,8 @@ fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<Str
         ))
     } else if hello.nics != nics {
         Some(format!(
-            "the server uses {nics} NICs and the client {}: give both the same --nics or UCCL_TCPX_DEV",
+            "the server uses {} and the client {}: give both the same --nics or UCCL_TCPX_DEV",
+            counted(nics, "NIC"),
             hello.nics
         ))
     } else if !hello.channels.iter().all(|channels| (1..=MOST_CHANNELS).contains(channels))

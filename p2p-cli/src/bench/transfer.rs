@@ -10,8 +10,9 @@ use benches::cpu_time;
 use benches::statistics::Latencies;
 
 use super::arrived::{Arrived, REACH};
+use super::client::counted;
 use super::content::Content;
-use super::link::{BACK_BYTES, Done, Link, Work};
+use super::link::{BACK_BYTES, Link, Work};
 use super::placement::{Placement, Range};
 use super::words::Pass;
 use crate::failure::Failure;
@@ -60,7 +61,7 @@ pub(super) fn check_received(
 }
 
 fn group(link: &Link, pass: &Pass) -> Result<usize, Failure> {
-    let none = || Failure::new(format!("there is no connection of {} channels", pass.channels));
+    let none = || Failure::new(format!("there is no connection of {}", counted(pass.channels, "channel")));
     link.group(pass.channels).ok_or_else(none)
 }
 
@@ -164,14 +165,12 @@ impl Work for Sending<'_> {
         Ok(())
     }
 
-    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
-        let (number, len) = match done {
-            Done::Data(..) => {
-                self.ended += 1;
-                return Ok(());
-            }
-            Done::Back(number, len) => (number, len),
-        };
+    fn message_ended(&mut self, _: &mut Link, _: u64, _: u32) -> Result<(), Failure> {
+        self.ended += 1;
+        Ok(())
+    }
+
+    fn back_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
         link.whole(len, BACK_BYTES, BACK_BYTES)?;
         let mut bytes = [0; BACK_BYTES];
         link.read_back(self.group, number, &mut bytes)?;
@@ -261,8 +260,7 @@ impl Work for Receiving<'_> {
         Ok(())
     }
 
-    fn take(&mut self, link: &mut Link, done: Done) -> Result<(), Failure> {
-        let Done::Data(number, len) = done else { return Ok(()) };
+    fn message_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
         link.whole(len, self.pass.size, self.pass.size)?;
         if self.pass.verified {
             self.content.check(self.pass, self.placement, number)?;
