@@ -294,6 +294,10 @@ impl<T: Transport> Transport for Traced<T> {
         self.0.inner.wait_fd()
     }
 
+    fn describe(&self, conn: ConnId) -> Option<String> {
+        self.0.inner.describe(conn)
+    }
+
     fn one_sided(&mut self) -> Option<&mut dyn OneSided> {
         self.0.inner.one_sided()?;
         Some(&mut self.0)

@@ -383,6 +383,27 @@ fn cancel_withdraws_the_newest_of_that_name() {
 }
 
 #[test]
+fn what_carries_a_connection_is_asked_of_the_one_inside() {
+    let mut checked = 0;
+    for seed in 0..40 {
+        let mut transport =
+            Faulty::new(Loopback::new(WINDOW, true), only(seed, |damage| damage.refuse_connect = 2));
+        let (listener, address) = transport.listen(RAIL).expect("listens");
+        // One that exists outside only, so that those after it have other ids inside.
+        let refused = transport.connect(RAIL, &address).expect("ends by an event");
+        let there = transport.accept(listener).expect("accepts");
+        let here = transport.connect(RAIL, &address).expect("ends by an event");
+        let (None, Some(inside)) = (transport.inside(refused), transport.inside(here)) else { continue };
+        assert_ne!(inside, here);
+        assert_eq!(transport.describe(here), Some(format!("over {inside:?}")));
+        assert_ne!(transport.describe(there), transport.describe(here));
+        assert_eq!(transport.describe(refused), None);
+        checked += 1;
+    }
+    assert!(checked > 0);
+}
+
+#[test]
 fn the_data_plane_allocates_nothing_after_a_warm_up() {
     let mut transport = Faulty::new(Loopback::new(WINDOW, false), Damage::legal(9));
     let (here, there) = pair(&mut transport);

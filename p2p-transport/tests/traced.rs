@@ -50,6 +50,13 @@ fn each_call_and_each_event_is_kept_in_order() {
 }
 
 #[test]
+fn what_carries_a_connection_is_passed_on() {
+    let mut transport = Traced::new(Loopback::new(2, true));
+    let (here, _there) = pair(&mut transport);
+    assert_eq!(transport.describe(here), Some(format!("over {here:?}")));
+}
+
+#[test]
 fn the_ring_keeps_the_last_calls() {
     let mut transport = Traced::with_ring(Loopback::new(2, true), 3);
     for at in 0..8 {

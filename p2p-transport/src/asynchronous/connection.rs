@@ -1,73 +1,17 @@
 //! What handles give out: connections, listeners and regions.
 
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 
 use futures::channel::oneshot;
 use p2p_memory::Memory;
 
+use super::fate::Fate;
 use super::lines::Line;
-use super::notification::Notices;
 use super::shared::{Command, Lease, Shared, gone};
 use super::waiters::{Block, Waiters};
 use super::work::{Way, Work};
-use super::{Access, Notification, Transfer};
+use super::{Access, Closed, Transfer};
 use crate::{Address, ConnId, Error, Limits, ListenerId, NicId, OneSidedLimits, RegionId, Slice};
-
-/// How a connection ended, and who waits for that.
-#[derive(Debug, Default)]
-pub(super) struct Fate {
-    why: OnceLock<Error>,
-    closed: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
-    notices: Notices,
-}
-
-impl Fate {
-    /// Notes the reason. The first one stays.
-    pub(super) fn blame(&self, why: Option<&Error>) {
-        if let Some(why) = why.filter(|_| self.why.get().is_none()) {
-            let _first = self.why.set(why.clone());
-        }
-    }
-
-    pub(super) fn why(&self) -> Option<&Error> {
-        self.why.get()
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.store(true, SeqCst);
-        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().for_each(Waker::wake);
-        self.notices.wake();
-    }
-
-    /// There may be notifications, of which so many are kept.
-    pub(super) fn expect_notifications(&self, room: u16) {
-        self.notices.reserve(room);
-    }
-
-    pub(super) fn notify(&self, conn: ConnId, value: u32) {
-        self.notices.push(conn, value);
-    }
-
-    pub(super) fn poll_notification(&self, cx: &Context<'_>) -> Poll<Option<Notification>> {
-        self.notices.poll(cx, &self.closed)
-    }
-
-    fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(SeqCst) {
-            return Poll::Ready(());
-        }
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
 
 /// A connection to a peer. Clones are the same connection; when the last one is dropped, it is closed.
 #[derive(Clone, Debug)]
@@ -128,8 +72,8 @@ impl Connection {
     }
 
     /// Waits for the end of the connection, whoever brings it about.
-    pub async fn closed(&self) {
-        poll_fn(|cx| self.link.fate.poll_closed(cx)).await;
+    pub const fn closed(&self) -> Closed<'_> {
+        Closed::new(self)
     }
 
     /// Why the connection ended: known when the first transfer has ended

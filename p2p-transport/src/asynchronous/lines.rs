@@ -4,7 +4,7 @@
 use crate::{ConnId, Id, RegionId, Slice};
 
 use super::Connection;
-use super::connection::Fate;
+use super::fate::Fate;
 use super::shared::Reply;
 use super::slot::NONE;
 use super::waiters::Block;

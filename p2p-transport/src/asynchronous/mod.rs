@@ -68,6 +68,7 @@
 mod access;
 mod connection;
 mod driver;
+mod fate;
 mod handle;
 mod lines;
 mod notification;
@@ -75,6 +76,7 @@ mod shared;
 mod slot;
 mod transfer;
 mod waiters;
+mod wakers;
 mod work;
 
 use std::sync::Arc;
@@ -82,6 +84,7 @@ use std::sync::Arc;
 pub use access::Access;
 pub use connection::{Connection, Listener, Region};
 pub use driver::Driver;
+pub use fate::Closed;
 pub use handle::{AsyncTransport, Handle, NotRegistered};
 pub use notification::{NextNotification, Notification};
 pub use transfer::Transfer;

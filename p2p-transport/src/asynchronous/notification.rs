@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::Connection;
+use super::wakers::Wakers;
 use crate::ConnId;
 
 /// What a peer told with one of its writes.
@@ -30,7 +30,16 @@ struct Kept {
     room: usize,
     /// Those that came behind `values`.
     lost: u64,
-    wakers: VecDeque<Waker>,
+    wakers: Wakers,
+}
+
+impl Kept {
+    fn next(&mut self) -> Option<Notification> {
+        if let Some(value) = self.values.pop_front() {
+            return Some(Notification::Value(value));
+        }
+        (self.lost > 0).then(|| Notification::Lost(std::mem::take(&mut self.lost)))
+    }
 }
 
 impl Notices {
@@ -65,53 +74,70 @@ impl Notices {
     /// Wakes those who wait.
     pub(super) fn wake(&self) {
         // Those who come meanwhile come behind.
-        let count = self.lock().wakers.len();
-        for _ in 0..count {
-            let waker = self.lock().wakers.pop_front();
+        let until = self.lock().wakers.last();
+        loop {
+            let waker = self.lock().wakers.pop(until);
             // Without the lock: a waker may run anything.
-            if let Some(waker) = waker {
-                waker.wake();
+            match waker {
+                Some(waker) => waker.wake(),
+                None => return,
             }
         }
     }
 
-    pub(super) fn poll(&self, cx: &Context<'_>, closed: &AtomicBool) -> Poll<Option<Notification>> {
+    /// The next one. `is_closed` says whether no more come.
+    fn poll(
+        &self,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+        is_closed: impl Fn() -> bool,
+    ) -> Poll<Option<Notification>> {
         let mut kept = self.lock();
-        if let Some(value) = kept.values.pop_front() {
-            return Poll::Ready(Some(Notification::Value(value)));
-        }
-        if kept.lost > 0 {
-            return Poll::Ready(Some(Notification::Lost(std::mem::take(&mut kept.lost))));
-        }
+        let next = kept.next();
         // With the lock, which whoever closes takes afterwards in order to wake.
-        if closed.load(SeqCst) {
-            return Poll::Ready(None);
-        }
-        if !kept.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            kept.wakers.push_back(cx.waker().clone());
-        }
-        Poll::Pending
+        let (poll, before) = if next.is_some() || is_closed() {
+            (Poll::Ready(next), kept.wakers.leave(ticket))
+        } else {
+            (Poll::Pending, kept.wakers.keep(ticket, waker))
+        };
+        drop(kept);
+        drop(before);
+        poll
+    }
+
+    fn leave(&self, ticket: &mut Option<u64>) {
+        let waker = self.lock().wakers.leave(ticket);
+        drop(waker);
     }
 }
 
 /// The future of the next [`Notification`]: `None` when the connection has ended and all of them were read.
-/// Dropping it loses nothing.
+/// Dropping it loses nothing, and leaves nothing behind.
 #[must_use = "nothing is read before it is polled"]
 #[derive(Debug)]
 pub struct NextNotification<'a> {
     conn: &'a Connection,
+    ticket: Option<u64>,
 }
 
 impl<'a> NextNotification<'a> {
     pub(super) const fn new(conn: &'a Connection) -> Self {
-        Self { conn }
+        Self { conn, ticket: None }
     }
 }
 
 impl Future for NextNotification<'_> {
     type Output = Option<Notification>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.conn.fate().poll_notification(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { conn, ticket } = &mut *self;
+        let fate = conn.fate();
+        fate.notices.poll(ticket, cx.waker(), || fate.is_closed())
+    }
+}
+
+impl Drop for NextNotification<'_> {
+    fn drop(&mut self) {
+        self.conn.fate().notices.leave(&mut self.ticket);
     }
 }

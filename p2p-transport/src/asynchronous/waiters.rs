@@ -88,7 +88,10 @@ impl Waiters {
         let at = queue.entries.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
         let waiter = queue.entries.get_mut(at)?;
         if waiter.slot.is_none() {
-            waiter.waker = Some(waker.clone());
+            let before = waiter.waker.replace(waker.clone());
+            // Without the lock: to drop a waker may drop a task that waits here as well.
+            drop(queue);
+            drop(before);
             return None;
         }
         queue.entries.remove(at)?.slot

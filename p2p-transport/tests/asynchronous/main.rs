@@ -10,6 +10,7 @@ mod notifications;
 mod one_sided;
 mod order;
 mod threads;
+mod wakers;
 
 use std::pin::pin;
 use std::sync::Arc;

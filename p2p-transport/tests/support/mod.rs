@@ -371,6 +371,10 @@ impl Transport for Loopback {
         if busy { Next::Wait(None) } else { Next::Idle(None) }
     }
 
+    fn describe(&self, conn: ConnId) -> Option<String> {
+        self.links.get(conn).map(|_| format!("over {conn:?}"))
+    }
+
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         self.device.as_ref().map(|device| device.0.as_fd())
     }

@@ -118,7 +118,7 @@ impl<T: Transport> Driver<T> {
                 Event::Retired(id) => self.retired(id),
                 Event::Notified { conn, value } => {
                     if let Some(line) = self.lines.line(conn) {
-                        line.fate.notify(conn, value);
+                        line.fate.notices.push(conn, value);
                     }
                 }
             }
@@ -134,7 +134,7 @@ impl<T: Transport> Driver<T> {
         let limits = *limits;
         let one_sided = self.transport.one_sided().and_then(|side| side.limits(id));
         if one_sided.is_some() {
-            line.fate.expect_notifications(self.notifications);
+            line.fate.notices.reserve(self.notifications);
         }
         drop(reply.send(Ok(Connection::new(Lease::new(&self.shared), limits, one_sided, line))));
     }
