@@ -3,21 +3,21 @@
 //! The test starts one end in a namespace of its own, which starts the other end in another one. Where the
 //! machine forbids this, the test says why it is skipped.
 
+#[path = "../../tcpx-core/tests/support/namespace.rs"]
+mod namespace;
 mod support;
 
 use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use namespace::{ip, set_up};
 use p2p_transport::{Address, Event, Outcome, Token, Transport};
 use support::{End, PATIENCE, slice};
 
 const TEST: &str = "a_host_that_vanishes_is_noticed_within_the_bound";
 const ROLE: &str = "P2P_TEST_VANISHING_ROLE";
-/// Name of a file in which skipped tests leave their reason.
-const SKIPS: &str = "P2P_TEST_SKIPS";
 const ENDS: [(&str, &str); 2] = [("tcpx0", "10.89.0.1/24"), ("tcpx1", "10.89.0.2/24")];
 /// What the transports are made with.
 const BOUND: Duration = Duration::from_secs(3);
@@ -27,65 +27,23 @@ fn a_host_that_vanishes_is_noticed_within_the_bound() {
     match env::var(ROLE).as_deref() {
         Ok("here") => here(),
         Ok("there") => there(),
-        _ => match namespace_options() {
+        _ => match namespace::options() {
             Ok(options) => {
                 let output = start("here", &options).output().expect("unshare");
                 let text = String::from_utf8_lossy(&output.stdout);
                 let errors = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success() && text.contains("NOTICED"), "{text}{errors}");
             }
-            Err(why) => skip(&why),
+            Err(why) => namespace::skip(TEST, &why),
         },
     }
 }
 
-fn namespace_options() -> Result<Vec<&'static str>, String> {
-    let mut why = String::new();
-    for options in [vec!["--net"], vec!["--user", "--map-root-user", "--net"]] {
-        let mut probe = Command::new("unshare");
-        probe.args(&options).args(["--", "ip", "link", "add", "tcpx0", "type", "veth", "peer", "tcpx1"]);
-        match probe.env("PATH", path()).output() {
-            Ok(output) if output.status.success() => return Ok(options),
-            Ok(output) => why = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => why = format!("unshare: {error}"),
-        }
-    }
-    Err(format!("no network namespaces with virtual interfaces here: {why}"))
-}
-
-fn skip(why: &str) {
-    eprintln!("{TEST} is skipped: {why}");
-    if let Some(file) = env::var_os(SKIPS) {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(file).expect("list of skips");
-        writeln!(file, "{TEST}: {why}").expect("list of skips");
-    }
-}
-
-/// `ip` lies in a folder that ordinary users do not search.
-fn path() -> String {
-    format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
-}
-
 fn start(role: &str, options: &[&str]) -> Command {
     let interface = if role == "here" { ENDS[0].0 } else { ENDS[1].0 };
-    let mut command = Command::new("unshare");
-    command.args(options).arg("--").arg(env::current_exe().expect("this program"));
-    command.args([TEST, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, role).env("PATH", path());
-    command.env("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", format!("={interface}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = namespace::start(TEST, options, interface);
+    command.env(ROLE, role).stderr(Stdio::piped());
     command
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn set_up((interface, address): (&str, &str)) {
-    ip("link set lo up");
-    ip(&format!("address add {address} dev {interface}"));
-    ip(&format!("link set {interface} up"));
 }
 
 fn poll_until(end: &mut End, what: &str, holds: impl Fn(&End) -> bool) {

@@ -14,15 +14,16 @@ use p2p_memory::SharedHost;
 use tcpx_core::config::Config;
 use tcpx_core::{Channel, ChannelSet, Event, Handle, Outcome, Plugin, Post, Release, Slice, Source};
 
+#[path = "support/namespace.rs"]
+mod namespace;
 #[path = "../../tcpx-soft/tests/support/mod.rs"]
 mod raw;
 
+use namespace::{ip, set_up};
 use raw::drive::Random;
 
 const TEST: &str = "a_thousand_random_messages_cross_two_namespaces";
 const ROLE: &str = "P2P_TEST_NAMESPACE_ROLE";
-/// Name of a file in which skipped tests leave their reason.
-const SKIPS: &str = "P2P_TEST_SKIPS";
 const ENDS: [(&str, &str); 2] = [("tcpx0", "10.88.0.1/24"), ("tcpx1", "10.88.0.2/24")];
 const MESSAGES: usize = 1000;
 const LONGEST: usize = 300_000;
@@ -36,66 +37,23 @@ fn a_thousand_random_messages_cross_two_namespaces() {
     match env::var(ROLE).as_deref() {
         Ok("sender") => sender(),
         Ok("receiver") => receiver(),
-        _ => match namespace_options() {
+        _ => match namespace::options() {
             Ok(options) => {
                 let seed = Random::seeded().0;
                 let child = start("sender", &options, seed).stderr(Stdio::piped()).spawn();
                 let (success, text) = raw::child::wait(child.expect("unshare"), TEST);
                 assert!(success && text.contains("all bytes are equal"), "{text}");
             }
-            Err(why) => skip(&why),
+            Err(why) => namespace::skip(TEST, &why),
         },
     }
 }
 
-/// Options of `unshare` with which a namespace and interfaces can be made here.
-fn namespace_options() -> Result<Vec<&'static str>, String> {
-    let mut why = String::new();
-    for options in [vec!["--net"], vec!["--user", "--map-root-user", "--net"]] {
-        let mut probe = Command::new("unshare");
-        probe.args(&options).args(["--", "ip", "link", "add", "tcpx0", "type", "veth", "peer", "tcpx1"]);
-        match probe.env("PATH", path()).output() {
-            Ok(output) if output.status.success() => return Ok(options),
-            Ok(output) => why = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => why = format!("unshare: {error}"),
-        }
-    }
-    Err(format!("no network namespaces with virtual interfaces here: {why}"))
-}
-
-fn skip(why: &str) {
-    eprintln!("{TEST} is skipped: {why}");
-    if let Some(file) = env::var_os(SKIPS) {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(file).expect("list of skips");
-        writeln!(file, "{TEST}: {why}").expect("list of skips");
-    }
-}
-
-/// `ip` lies in a folder that ordinary users do not search.
-fn path() -> String {
-    format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
-}
-
 fn start(role: &str, options: &[&str], seed: u64) -> Command {
     let interface = if role == "sender" { ENDS[0].0 } else { ENDS[1].0 };
-    let mut command = Command::new("unshare");
-    command.args(options).arg("--").arg(env::current_exe().expect("this program"));
-    command.args([TEST, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, role).env("SEED", seed.to_string()).env("PATH", path());
-    command.env("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", format!("={interface}"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut command = namespace::start(TEST, options, interface);
+    command.env(ROLE, role).env("SEED", seed.to_string());
     command
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn set_up((interface, address): (&str, &str)) {
-    ip("link set lo up");
-    ip(&format!("address add {address} dev {interface}"));
-    ip(&format!("link set {interface} up"));
 }
 
 /// The other process, as this one talks with it.
