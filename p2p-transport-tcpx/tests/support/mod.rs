@@ -1,6 +1,7 @@
 //! Two transports in one process, over the soft plugin.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use p2p_memory::SharedHost;
@@ -115,6 +116,25 @@ pub(crate) fn connect(mut a: End, mut b: End, channels: u16) -> (End, ConnId, En
         a.has(Event::Connected(at_a)) && b.has(Event::Connected(at_b))
     });
     (a, at_a, b, at_b)
+}
+
+/// Moves a message from `a` to `b` for each token, one after another, and compares the bytes.
+pub(crate) fn carry(a: &mut End, at_a: ConnId, b: &mut End, at_b: ConnId, tokens: Range<u64>) {
+    const LENGTH: u32 = 20_000;
+    let total = (tokens.end - tokens.start) * u64::from(LENGTH);
+    let ((from, source), (into, target)) = (a.register(total as usize), b.register(total as usize));
+    let bytes: Vec<u8> = (0..total).map(|n| (n * 7 % 253) as u8).collect();
+    source.copy_in(0, &bytes).expect("inside");
+    for (n, token) in (0..).zip(tokens) {
+        let at = n * u64::from(LENGTH);
+        assert_eq!(b.transport.recv(at_b, Token(token), &[slice(into, at, LENGTH)]).count, 1);
+        assert_eq!(a.transport.send(at_a, Token(token), &[slice(from, at, LENGTH)]).count, 1);
+        let done = Some(Outcome::Done { len: LENGTH });
+        until(a, b, "a message", |a, b| a.outcome(token) == done && b.outcome(token) == done);
+    }
+    let mut arrived = vec![0; total as usize];
+    target.copy_out(0, &mut arrived).expect("inside");
+    assert!(arrived == bytes);
 }
 
 pub(crate) fn slice(region: RegionId, offset: u64, len: u32) -> Slice {
