@@ -269,7 +269,10 @@ pub enum PostError {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The plugin's file could not be loaded.
-    #[error(transparent)]
+    #[error(
+        "{0}; give the path of Google's plugin in UCCL_TCPX_PLUGIN_PATH, install it again, or choose the soft \
+         plugin, which needs no file, with UCCL_P2P_TRANSPORT=tcp"
+    )]
     Load(#[from] LoadError),
     /// The preflight refuses to start the plugin.
     #[error(transparent)]

@@ -387,6 +387,17 @@ fn a_bad_variable_is_named_by_the_error_that_opening_gives() {
 }
 
 #[test]
+fn a_file_that_is_no_library_is_named_once_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libnccl-net-text.so");
+    std::fs::write(&path, "text").unwrap();
+    let error = Plugin::open(Source::File(path), &pair::config(&[])).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Load(_)) && text.matches("libnccl-net-text.so").count() == 1, "{text}");
+    assert!(text.contains("UCCL_TCPX_PLUGIN_PATH") && text.contains("UCCL_P2P_TRANSPORT=tcp"), "{text}");
+}
+
+#[test]
 fn late_comms_and_refused_posts_are_only_waiting() {
     let variables = [
         ("TCPX_SOFT_FAULT_CONNECT_DELAY_MS", "60"),

@@ -54,8 +54,12 @@ pub enum LoadError {
 /// Loading runs the library's constructors, and a symbol named `ncclNetPlugin_vN` is trusted to be a
 /// table of that version: `path` must name a net plugin the caller trusts with the process.
 pub unsafe fn load(path: &Path, wanted: &[Version]) -> Result<Plugin, LoadError> {
-    let open_error =
-        |error: libloading::Error| LoadError::Open { path: path.to_path_buf(), reason: reason_of(&error) };
+    let open_error = |error: libloading::Error| {
+        let reason = reason_of(&error);
+        // The linker names the file as well, which is said once.
+        let reason = reason.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&reason).to_owned();
+        LoadError::Open { path: path.to_path_buf(), reason }
+    };
     // SAFETY: the caller vouches for the library's constructors.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(open_error)?;
     // A plugin's threads and tables live as long as the process.
@@ -110,7 +114,7 @@ fn mend(reason: &str) -> &'static str {
     if reason.contains("failed to map segment") {
         "; the file probably lies on a file system mounted noexec: copy it to one that is not"
     } else if reason.contains("libcuda") {
-        "; this plugin needs the NVIDIA driver, which this machine does not have: use the soft plugin"
+        "; this plugin needs the NVIDIA driver, which this machine does not have"
     } else {
         ""
     }

@@ -29,7 +29,8 @@ pub fn check_file(path: &Path, root: &Path) -> Findings {
         }
         Err(error) => {
             let mend = format!(
-                "install the plugin, set {PLUGIN_PATH} to its file, or use the soft plugin, which needs no file"
+                "install the plugin, set {PLUGIN_PATH} to its file, or choose the soft plugin, which needs no file, \
+                 with UCCL_P2P_TRANSPORT=tcp"
             );
             findings.refuse(Check::PluginMissing, subject(), format!("it cannot be found ({error})"), mend);
             return findings;

@@ -64,7 +64,8 @@ fn check_gpus(tree: &Tree, root: &Path, findings: &mut Findings) {
             Check::NoDriver,
             Subject::File(driver.to_path_buf()),
             "it does not exist: without the NVIDIA driver this plugin ends the process",
-            "run on a GPU machine with the driver mounted into the container, or use the soft plugin",
+            "run on a GPU machine with the driver mounted into the container, or choose the soft plugin with \
+             UCCL_P2P_TRANSPORT=tcp",
         );
     }
     if tree.gpus().is_empty() {
@@ -72,7 +73,7 @@ fn check_gpus(tree: &Tree, root: &Path, findings: &mut Findings) {
             Check::NoGpu,
             Subject::File(PathBuf::from("/sys/bus/pci/devices")),
             "it holds no NVIDIA GPU, and this plugin does not start without one",
-            "run on a GPU machine, or use the soft plugin",
+            "run on a GPU machine, or choose the soft plugin with UCCL_P2P_TRANSPORT=tcp",
         );
     }
 }

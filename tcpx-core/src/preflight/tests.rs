@@ -418,6 +418,8 @@ fn plugin_files_that_cannot_be_loaded_are_refused() {
     let root = good_root();
     assert_eq!(refusal(&root, PLUGIN), []);
     assert_eq!(refusal(&root, "/nowhere/plugin.so"), [Check::PluginMissing]);
+    let missing = check_file(Path::new("/nowhere/plugin.so"), root.path());
+    assert!(missing.refusals[0].mend.contains("UCCL_P2P_TRANSPORT=tcp"));
     assert_eq!(refusal(&root, "/usr/local/tcpx"), [Check::PluginMissing]);
     assert_eq!(refusal(&root, "found-by-the-linker.so"), []);
     root.write("/var/lib/tcpx/lib64/plugin.so", "a plugin");
