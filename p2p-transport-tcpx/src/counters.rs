@@ -83,6 +83,27 @@ impl ConnCounters {
     }
 }
 
+/// A NIC at one moment.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NicCounters {
+    /// What was sent.
+    pub sent: Tally,
+    /// What was received.
+    pub received: Tally,
+    /// How long operations of its connections have waited because a window was full, added up.
+    pub window_full: Duration,
+}
+
+impl NicCounters {
+    fn add(&mut self, conn: &ConnCounters) {
+        let total = conn.total();
+        self.sent.add(total.sent);
+        self.received.add(total.received);
+        self.window_full += conn.window_full;
+    }
+}
+
 /// Reads the counters of a transport, from any thread, also after the transport is gone.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -93,7 +114,7 @@ pub struct Counters {
 struct Board {
     live: Vec<Arc<Sheet>>,
     /// Sums of the connections that are gone, by NIC.
-    gone: Vec<Traffic>,
+    gone: Vec<NicCounters>,
 }
 
 /// What the owner of a connection writes.
@@ -163,12 +184,11 @@ impl Counters {
     pub(crate) fn close(&self, sheet: &Arc<Sheet>) {
         let mut board = self.board();
         board.live.retain(|live| !Arc::ptr_eq(live, sheet));
-        let (nic, total) = (usize::from(sheet.nic.0), sheet.read().total());
+        let nic = usize::from(sheet.nic.0);
         if board.gone.len() <= nic {
-            board.gone.resize(nic + 1, Traffic::default());
+            board.gone.resize(nic + 1, NicCounters::default());
         }
-        board.gone[nic].sent.add(total.sent);
-        board.gone[nic].received.add(total.received);
+        board.gone[nic].add(&sheet.read());
     }
 
     /// The connections that are open.
@@ -177,13 +197,11 @@ impl Counters {
     }
 
     /// Everything that went over a NIC, over connections that are gone as well.
-    pub fn nic(&self, nic: NicId) -> Traffic {
+    pub fn nic(&self, nic: NicId) -> NicCounters {
         let board = self.board();
         let mut sum = board.gone.get(usize::from(nic.0)).copied().unwrap_or_default();
         for sheet in board.live.iter().filter(|sheet| sheet.nic == nic) {
-            let total = sheet.read().total();
-            sum.sent.add(total.sent);
-            sum.received.add(total.received);
+            sum.add(&sheet.read());
         }
         sum
     }

@@ -67,7 +67,7 @@ mod select;
 mod transport;
 mod watch;
 
-pub use counters::{ConnCounters, Counters, Tally, Traffic};
+pub use counters::{ConnCounters, Counters, NicCounters, Tally, Traffic};
 pub use options::{Options, Unpackers};
 pub use select::Choice;
 pub use transport::Tcpx;

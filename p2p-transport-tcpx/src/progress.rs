@@ -88,7 +88,14 @@ impl Tcpx {
                 Next::Spin
             }
         };
-        if found { Next::Again } else { next }
+        if found {
+            return Next::Again;
+        }
+        if matches!(next, Next::Wait(_) | Next::Idle(_)) {
+            // Whoever is woken may have been woken by a stream.
+            self.next_look = Now::default();
+        }
+        next
     }
 
     fn tries_again(&self) -> bool {
@@ -191,7 +198,7 @@ impl Tcpx {
         // What is readable is looked at once, settled or not.
         let found = watch.look(|index| unsettled.set(index));
         if let (true, Some(hub)) = (found.visitors, self.watch.known_hub()) {
-            hub.look(at);
+            hub.look();
         }
         let (mut moved, mut from) = (false, 0);
         while let Some(index) = self.unsettled.next(from) {

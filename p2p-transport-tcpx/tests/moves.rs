@@ -193,6 +193,7 @@ fn the_time_of_a_full_window_is_counted() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(full(&counters) < time + Duration::from_millis(5), "there is room again");
+    assert_eq!(counters.nic(p2p_transport::NicId(0)).window_full, full(&counters));
 }
 
 #[test]
