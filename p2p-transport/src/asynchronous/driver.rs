@@ -37,6 +37,8 @@ pub struct Driver<T: Transport> {
     each: u32,
     /// By slot.
     places: Box<[Place]>,
+    /// Requests to cancel, while they are carried out: slots and generations.
+    cancelled: Vec<(u32, u32)>,
     /// Connections to be looked at: something came, or there may be room again.
     marked: Vec<ConnId>,
     /// The other half of `marked`, while that one is walked.
@@ -61,6 +63,7 @@ impl<T: Transport> Driver<T> {
             blocks: blocks.collect(),
             each,
             places: vec![Place::Absent; shared.table.len()].into(),
+            cancelled: Vec::with_capacity(shared.table.len()),
             marked: Vec::new(),
             walked: Vec::new(),
             events: Events::with_capacity(options.events.max(1).into()),
@@ -80,12 +83,15 @@ impl<T: Transport> Driver<T> {
     pub fn turn(&mut self, now: Now, waker: &Waker) -> Next {
         // First of all, so that what comes during this turn is noticed.
         self.shared.driver.register(waker);
-        // In this order: an operation that was started before a command is taken before it is carried out.
-        let cancelled = self.shared.table.take_cancelled();
+        // In this order: an operation that was started before a command, or before a request to cancel it, is
+        // taken before that is carried out.
+        let mut cancelled = std::mem::take(&mut self.cancelled);
+        self.shared.table.take_cancelled(&mut cancelled);
         let mut commands = std::mem::take(&mut self.commands);
         self.shared.take_commands(&mut commands);
         self.take_operations();
-        self.cancel_operations(cancelled);
+        self.cancel_operations(cancelled.drain(..));
+        self.cancelled = cancelled;
         self.pass_on();
         for command in commands.drain(..) {
             self.obey(command);

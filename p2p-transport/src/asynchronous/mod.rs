@@ -71,9 +71,12 @@ mod driver;
 mod fate;
 mod handle;
 mod lines;
+#[cfg(all(test, loom))]
+mod models;
 mod notification;
 mod shared;
 mod slot;
+mod sync;
 mod transfer;
 mod waiters;
 mod wakers;

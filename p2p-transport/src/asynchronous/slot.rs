@@ -23,12 +23,14 @@
 //! `cancel_for` and `cancelling` are apart from all that: a request to cancel may lie in its list longer than
 //! its operation lives. `cancelling` says whether the slot lies in that list, and `cancel_for` names the
 //! generation that is meant; a request for an earlier one has no effect.
+//!
+//! loom runs through every order of these steps that it finds (the models beside this file).
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use futures::task::AtomicWaker;
 
+use super::sync::{AtomicBool, AtomicU32, AtomicU64};
 use super::work::{Ended, Way, Words, Work, decode, encode};
 use crate::ConnId;
 
@@ -178,17 +180,21 @@ impl Table {
         }
     }
 
-    pub(super) fn take_cancelled(&self) -> u32 {
-        if self.cancelled.load(SeqCst) == NONE { NONE } else { self.cancelled.swap(NONE, SeqCst) }
-    }
-
-    /// Ends a request to cancel: the generation that is meant, and the request after it.
-    pub(super) fn cancel_request(&self, index: u32) -> (u32, u32) {
-        let slot = self.slot(index);
-        // The link first: once the mark is gone, the slot may come into the list again.
-        let next = slot.next_cancelled.load(Relaxed);
-        slot.cancelling.swap(false, AcqRel);
-        (slot.cancel_for.load(Relaxed), next)
+    /// Takes all requests to cancel: slots, and the generations that are meant. What a request means was queued
+    /// before it: it is with the driver once that takes the inbox afterwards.
+    pub(super) fn take_cancelled(&self, requests: &mut Vec<(u32, u32)>) {
+        if self.cancelled.load(SeqCst) == NONE {
+            return;
+        }
+        let mut index = self.cancelled.swap(NONE, SeqCst);
+        while index != NONE {
+            let slot = self.slot(index);
+            // The link first: once the mark is gone, the slot may come into the list again.
+            let next = slot.next_cancelled.load(Relaxed);
+            slot.cancelling.swap(false, AcqRel);
+            requests.push((index, slot.cancel_for.load(Relaxed)));
+            index = next;
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a transfer asks for and how it ended, in words that two threads may share.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::TransferError;
+use super::sync::{AtomicU32, AtomicU64};
 use crate::{ConnId, Id, OneSidedOp, OpFault, RegionId, RemoteSlice, Slice, Token};
 
 /// What kind of operation: each has its own slots, waits for room apart from the others, and has its own order.

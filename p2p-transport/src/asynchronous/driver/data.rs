@@ -52,13 +52,11 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Carries out requests to cancel.
-    pub(super) fn cancel_operations(&mut self, mut slot: u32) {
-        while slot != NONE {
-            let (generation, next) = self.shared.table.cancel_request(slot);
+    pub(super) fn cancel_operations(&mut self, requests: impl Iterator<Item = (u32, u32)>) {
+        for (slot, generation) in requests {
             if generation == self.shared.table.generation(slot) {
                 self.cancel(slot, generation);
             }
-            slot = next;
         }
     }
 
