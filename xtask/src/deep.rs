@@ -98,8 +98,9 @@ fn sanitizer(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
 
 /// Models are compiled with loom's atomics, so they need a build of their own.
 fn loom(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
-    let mut test =
-        workspace.cargo(&["test", "--release", "--locked", "--package", "tcpx-soft", "--lib", "models::"]);
+    let packages = ["--package", "tcpx-soft", "--package", "p2p-transport"];
+    let mut test = workspace.cargo(&["test", "--release", "--locked"]);
+    test.args(packages).args(["--lib", "models::"]);
     test.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target.join("loom"));
     let mend = "read loom's last interleaving; LOOM_LOG=trace shows each step of it";
     steps.command("loom", &mut test, mend)
