@@ -18,6 +18,8 @@ const ADDRESS: usize = 20;
 
 /// Longest wait between `close` and the end of its operations, in nanoseconds.
 const FLUSH: u64 = 2000;
+/// How long a connection whose time is over waits for what is becoming visible, in nanoseconds.
+const MOMENT: u64 = 10_000;
 
 impl State {
     fn check_rail(&self, end: usize, rail: Rail, during: &'static str) -> Result<usize, Error> {
@@ -350,6 +352,16 @@ impl State {
     /// The peer had its time.
     pub(crate) fn linger(&mut self, link: usize, side: usize) {
         if self.links[link].sides[side].state == SideState::Closed {
+            return;
+        }
+        // A receive that was posted within the bound gets its message, if that arrives or becomes visible a
+        // moment later.
+        let promised = self.messages.iter().any(|message| {
+            let ours = message.live && message.link == link && message.from == side && message.done;
+            ours && (message.met.is_some() || !message.landed)
+        });
+        if promised && !self.links[link].dead {
+            self.after(MOMENT, What::Linger { link, side });
             return;
         }
         self.links[link].dead = true;
