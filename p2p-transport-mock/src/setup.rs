@@ -351,7 +351,8 @@ impl State {
 
     /// The peer had its time.
     pub(crate) fn linger(&mut self, link: usize, side: usize) {
-        if self.links[link].sides[side].state == SideState::Closed {
+        // Of one that broke meanwhile, both sides hear by themselves.
+        if self.links[link].sides[side].state == SideState::Closed || self.links[link].dead {
             return;
         }
         // A receive that was posted within the bound gets its message, if that arrives or becomes visible a
@@ -360,7 +361,7 @@ impl State {
             let ours = message.live && message.link == link && message.from == side && message.done;
             ours && (message.met.is_some() || !message.landed)
         });
-        if promised && !self.links[link].dead {
+        if promised {
             self.after(MOMENT, What::Linger { link, side });
             return;
         }
