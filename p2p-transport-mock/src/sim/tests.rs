@@ -24,6 +24,14 @@ fn hundreds_of_seeds_find_nothing() {
     }
 }
 
+/// Receives that were posted just before the bound of a close, and connections that broke just then.
+#[test]
+fn seeds_that_once_found_something_find_nothing() {
+    for seed in [130_196, 154_600, 156_807, 193_455, 212_601] {
+        clean(&run(seed, &Options::default()));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1..=30 {
