@@ -121,17 +121,6 @@ impl Opening {
         stream.say(&Word::Ready);
     }
 
-    /// Until when nobody has to look at it unless something comes; `None` if it wants to be looked at soon.
-    pub(crate) fn quiet_until(&self) -> Option<Now> {
-        let (deadline, _) = self.deadline?;
-        let quiet = match self.stage {
-            Stage::Waiting | Stage::Greeting => true,
-            Stage::Ready => !self.peer_is_ready,
-            Stage::Dialing { .. } | Stage::Trading(_) | Stage::Registering { .. } => false,
-        };
-        quiet.then_some(deadline)
-    }
-
     /// Goes as far as it can without waiting. After an error the opening is over.
     pub(crate) fn drive(
         &mut self,

@@ -218,7 +218,7 @@ impl Tcpx {
             from = index + 1;
             let conn = self.conns.id_at(index).and_then(|id| self.conns.get(id));
             let at = match conn.map(|conn| &conn.phase) {
-                Some(Phase::Opening(opening)) => opening.quiet_until().unwrap_or(self.now.after(SOON)),
+                Some(Phase::Opening(_)) => self.now.after(SOON),
                 // What is still to be received shows in rounds.
                 Some(Phase::Ending(_)) => self.now.after(LOOK),
                 Some(Phase::Open) => self.now.after(LOOK),
