@@ -38,6 +38,10 @@ impl Failure {
         self.text.is_empty()
     }
 
+    pub(crate) const fn is_peer_lost(&self) -> bool {
+        self.peer_lost
+    }
+
     pub(crate) fn exit_code(&self, child: bool) -> u8 {
         if child && self.peer_lost { PEER_LOST } else { SAID }
     }

@@ -1,6 +1,6 @@
 //! Which messages of a pass have arrived, as both ends keep it and one tells the other.
 
-use super::link::BACK_BYTES;
+use super::back::BACK_BYTES;
 
 /// Messages after the oldest missing one that can be told apart.
 pub(super) const REACH: u64 = (WORDS * 64) as u64;

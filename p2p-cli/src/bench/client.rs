@@ -339,6 +339,7 @@ impl Session {
         let mut sending = Sending::new(&self.link, &mut self.content, pass, &placement)?;
         let sent = match self.link.drive(&mut sending) {
             Ok(()) => sending.seen(),
+            Err(failure) if !failure.is_peer_lost() => return Err(failure),
             // The server may know why.
             Err(failure) => {
                 return Err(match self.peer.hear() {

@@ -15,26 +15,17 @@ use p2p_transport::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::back::{BACK_BYTES, BACK_MEMORY, BACK_SLOTS, BackSlot, BackSlots};
 use super::net::{Clock, Net};
 use super::placement::Range;
 use crate::failure::{Doing, Failure};
 
 /// How long nothing may move before a pass is given up.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
-/// Bytes of the longest message back.
-pub(super) const BACK_BYTES: usize = 128;
-/// Messages back under way in a group at most.
-const BACK_SLOTS: u64 = 8;
-/// One slot on its own cache lines.
-const BACK_STRIDE: usize = 256;
 /// Channels of a connection at most.
 pub(super) const MOST_CHANNELS: u16 = 16;
 /// Rails of a run at most.
 pub(super) const MOST_NICS: usize = 16;
-/// Marks the token of a message back, which has its group and its number there; the others are numbers of
-/// messages.
-const BACK: u64 = 1 << 63;
-const BACK_GROUP: u32 = 48;
 /// Longest sleep between two looks at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// The same where nothing wakes.
@@ -52,8 +43,8 @@ pub(super) trait Work {
     fn message_ended(&mut self, _: &mut Link, _number: u64, _len: u32) -> Result<(), Failure> {
         Ok(())
     }
-    /// The same of a message back, of the group that works.
-    fn back_ended(&mut self, _: &mut Link, _number: u64, _len: u32) -> Result<(), Failure> {
+    /// The same of a message back, of the group that works; its place is free from here on.
+    fn back_ended(&mut self, _: &mut Link, _slot: BackSlot, _len: u32) -> Result<(), Failure> {
         Ok(())
     }
     /// Whether nothing is left to do.
@@ -65,11 +56,7 @@ pub(super) trait Work {
 struct Group {
     channels: u16,
     conns: Vec<ConnId>,
-    /// Where its part of the memory for messages back begins.
-    back_at: usize,
-    /// Messages back submitted, and ended.
-    back_posted: u64,
-    back_ended: u64,
+    backs: BackSlots,
 }
 
 /// Everything open.
@@ -99,8 +86,8 @@ impl Link {
             registered.map_err(|refused| refused.error).doing("registering memory")
         };
         let regions = rails.iter().map(|rail| register(rail, region)).collect::<Result<Vec<_>, _>>()?;
-        let back_memory = SharedHost::new(BACK_STRIDE * BACK_SLOTS as usize * groups.max(1))
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let back_memory =
+            SharedHost::new(BACK_MEMORY * groups.max(1)).map_err(|error| Failure::new(error.to_string()))?;
         let first = rails.first().ok_or_else(|| Failure::new("there is no NIC"))?;
         let back_region = register(first, &back_memory)?;
         Ok(Self {
@@ -169,8 +156,7 @@ impl Link {
     }
 
     fn add_group(&mut self, channels: u16, conns: Vec<ConnId>) {
-        let back_at = self.groups.len() * BACK_STRIDE * BACK_SLOTS as usize;
-        self.groups.push(Group { channels, conns, back_at, back_posted: 0, back_ended: 0 });
+        self.groups.push(Group { channels, conns, backs: BackSlots::default() });
     }
 
     /// Receives acknowledgements and answers from here on, in every group.
@@ -253,45 +239,44 @@ impl Link {
 
     /// Sends `bytes` back, if there is room.
     pub(super) fn send_back(&mut self, group: usize, bytes: &[u8]) -> Result<bool, Failure> {
-        if self.backs_under_way(group) >= BACK_SLOTS {
-            return Ok(false);
-        }
-        let (offset, number) = self.next_back(group);
-        self.back_memory.copy_in(offset, bytes).map_err(|error| Failure::new(error.to_string()))?;
-        let from = [Slice { region: self.back_region, offset: offset as u64, len: bytes.len() as u32 }];
-        self.submit_back(group, Op::Send { token: back_token(group, number), from: &from })
+        let Some(slot) = self.groups[group].backs.take(group) else { return Ok(false) };
+        self.back_memory.copy_in(slot.offset(), bytes).map_err(|error| Failure::new(error.to_string()))?;
+        let from = [self.back_slice(slot, bytes.len())];
+        self.submit_back(slot, Op::Send { token: slot.to_token(), from: &from })
     }
 
-    /// Receives the next message back.
-    pub(super) fn recv_back(&mut self, group: usize) -> Result<bool, Failure> {
-        let (offset, number) = self.next_back(group);
-        let into = [Slice { region: self.back_region, offset: offset as u64, len: BACK_BYTES as u32 }];
-        self.submit_back(group, Op::Recv { token: back_token(group, number), into: &into })
+    /// Receives the next message back, for which there is room: one has ended, or none was received yet.
+    pub(super) fn recv_back(&mut self, group: usize) -> Result<(), Failure> {
+        let full = || Failure::new("a connection takes no receive of a message back");
+        let slot = self.groups[group].backs.take(group).ok_or_else(full)?;
+        let into = [self.back_slice(slot, BACK_BYTES)];
+        let posted = self.submit_back(slot, Op::Recv { token: slot.to_token(), into: &into })?;
+        if posted { Ok(()) } else { Err(full()) }
     }
 
-    fn next_back(&self, group: usize) -> (usize, u64) {
-        let Group { back_at, back_posted, .. } = self.groups[group];
-        (back_at + (back_posted % BACK_SLOTS) as usize * BACK_STRIDE, back_posted)
+    const fn back_slice(&self, slot: BackSlot, len: usize) -> Slice {
+        Slice { region: self.back_region, offset: slot.offset() as u64, len: len as u32 }
     }
 
-    fn submit_back(&mut self, group: usize, op: Op<'_>) -> Result<bool, Failure> {
-        let conn = self.groups[group].conns[0];
+    fn submit_back(&mut self, slot: BackSlot, op: Op<'_>) -> Result<bool, Failure> {
+        let conn = self.groups[slot.group].conns[0];
         let accepted = self.transport.submit(conn, &[op]);
         let posted = self.accepted(conn, accepted)?;
-        self.groups[group].back_posted += u64::from(posted);
+        if !posted {
+            self.groups[slot.group].backs.give(slot);
+        }
         Ok(posted)
     }
 
-    /// Messages back that were submitted in a group and have not ended.
-    pub(super) fn backs_under_way(&self, group: usize) -> u64 {
-        let Group { back_posted, back_ended, .. } = self.groups[group];
-        back_posted - back_ended
+    /// Whether no message back of a group is under way.
+    pub(super) fn backs_are_over(&self, group: usize) -> bool {
+        self.groups[group].backs.is_empty()
     }
 
-    /// Reads what arrived as message back `number` of a group.
-    pub(super) fn read_back(&self, group: usize, number: u64, bytes: &mut [u8]) -> Result<(), Failure> {
-        let offset = self.groups[group].back_at + (number % BACK_SLOTS) as usize * BACK_STRIDE;
-        self.back_memory.copy_out(offset, bytes).map_err(|error| Failure::new(error.to_string()))
+    /// Reads what arrived in this place, before another message is received there.
+    pub(super) fn read_back(&self, slot: BackSlot, bytes: &mut [u8]) -> Result<(), Failure> {
+        let read = self.back_memory.copy_out(slot.offset(), bytes);
+        read.map_err(|error| Failure::new(error.to_string()))
     }
 
     /// Checks the length with which a message of `size` bytes arrived where there was room for `posted`.
@@ -391,12 +376,13 @@ impl Link {
                 self.open -= usize::from(matches!(event, Event::Closed(_)));
             }
             Event::Closed(conn) => return Err(self.lost(conn)),
-            Event::Completed { conn, token: Token(token), outcome } => match outcome {
-                Outcome::Done { len } if token & BACK == 0 => return work.message_ended(self, token, len),
+            Event::Completed { conn, token, outcome } => match outcome {
                 Outcome::Done { len } => {
-                    let group = (token ^ BACK) >> BACK_GROUP;
-                    self.groups[group as usize].back_ended += 1;
-                    return work.back_ended(self, token & ((1 << BACK_GROUP) - 1), len);
+                    let Some(slot) = BackSlot::of(token) else {
+                        return work.message_ended(self, token.0, len);
+                    };
+                    self.groups[slot.group].backs.give(slot);
+                    return work.back_ended(self, slot, len);
                 }
                 Outcome::ConnLost => return Err(self.lost(conn)),
                 Outcome::Failed(OpFault::Truncated) => {
@@ -452,10 +438,6 @@ impl Work for Closing {
     fn is_over(&self, link: &Link) -> bool {
         link.open == 0
     }
-}
-
-const fn back_token(group: usize, number: u64) -> Token {
-    Token(BACK | (group as u64) << BACK_GROUP | number)
 }
 
 fn silent() -> Failure {

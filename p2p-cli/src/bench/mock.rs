@@ -34,7 +34,7 @@ const LEAST_REGION: usize = 128 << 20;
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let json = options.json.as_deref().map(Kept::new).transpose()?;
     let until = Instant::now() + Duration::from_secs(options.seconds);
-    let simulated = Pair::open(options)?.measure(options, || Instant::now() < until)?;
+    let simulated = Pair::open(options, Settings::plugin())?.measure(options, || Instant::now() < until)?;
     json.map_or(Ok(()), |json| json.write(&simulated))?;
     output::print(&simulated.to_string())
 }
@@ -49,9 +49,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn open(options: &Options) -> Result<Self, Failure> {
+    fn open(options: &Options, mut settings: Settings) -> Result<Self, Failure> {
         let nics = options.nics.map_or(1, usize::from);
-        let mut settings = Settings::plugin();
         // As the soft plugin, which cuts messages itself.
         settings.max_message = 1 << 30;
         let world = World::new(SEED, settings);
@@ -244,7 +243,7 @@ impl fmt::Display for Simulated {
 
 #[cfg(test)]
 mod tests {
-    use super::Pair;
+    use super::{Pair, Settings};
     use crate::bench::Options;
     use clap::Parser;
 
@@ -266,7 +265,10 @@ mod tests {
                 left -= 1;
                 left >= 0
             };
-            Pair::open(&options).expect("a world").measure(&options, is_time).expect("every byte")
+            Pair::open(&options, Settings::plugin())
+                .expect("a world")
+                .measure(&options, is_time)
+                .expect("every byte")
         };
         let whole = run(3);
         assert_eq!((whole.entries.len(), whole.left_out), (4, 0));
@@ -284,10 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn completions_in_any_order_confuse_nobody() {
+        let options = options(&["--sizes", "4K,1M", "--channels", "2,4"]);
+        for settings in [Settings::plugin(), Settings::rdma()] {
+            let mut pair = Pair::open(&options, settings).expect("a world");
+            assert!(pair.measure(&options, || true).expect("every byte").verified > 0);
+        }
+    }
+
+    #[test]
     fn nics_add_up_and_two_runs_say_the_same() {
         let run = |nics: &str| {
             let options = options(&["--sizes", "64K,4M", "--channels", "2", "--nics", nics]);
-            let mut pair = Pair::open(&options).expect("a world");
+            let mut pair = Pair::open(&options, Settings::plugin()).expect("a world");
             let simulated = pair.measure(&options, || true).expect("every byte");
             (simulated.entries[1].gigabytes_per_second, simulated.to_string())
         };

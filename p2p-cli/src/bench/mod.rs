@@ -1,6 +1,7 @@
 //! `p2p bench`: verified bytes between two processes, and their speed beside plain TCP's.
 
 mod arrived;
+mod back;
 mod bootstrap;
 mod client;
 mod content;

@@ -6,7 +6,8 @@ use benches::raw_tcp::PING_BYTES;
 use benches::statistics::Latencies;
 use p2p_memory::SharedHost;
 
-use super::link::{BACK_BYTES, Link, Work};
+use super::back::{BACK_BYTES, BackSlot};
+use super::link::{Link, Work};
 use super::placement::Range;
 use crate::failure::Failure;
 
@@ -60,17 +61,17 @@ impl Work for Calling<'_> {
         Ok(())
     }
 
-    fn back_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
+    fn back_ended(&mut self, link: &mut Link, slot: BackSlot, len: u32) -> Result<(), Failure> {
         self.latencies.add(link.now().saturating_sub(self.start));
         link.whole(len, PING_BYTES, BACK_BYTES)?;
         let mut answer = [0; PING_BYTES];
-        link.read_back(GROUP, number, &mut answer)?;
+        link.read_back(slot, &mut answer)?;
         if answer != message(self.answered) {
             let text = format!("WRONG DATA: answer {} of the ping-pong differs", self.answered);
             return Err(Failure::new(text));
         }
         self.answered += 1;
-        link.recv_back(GROUP).map(drop)
+        link.recv_back(GROUP)
     }
 
     fn is_over(&self, _: &Link) -> bool {
@@ -117,7 +118,7 @@ impl Work for Answering<'_> {
     }
 
     fn is_over(&self, link: &Link) -> bool {
-        self.answered == self.messages && link.backs_under_way(GROUP) == 0
+        self.answered == self.messages && link.backs_are_over(GROUP)
     }
 }
 

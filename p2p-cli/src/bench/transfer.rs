@@ -10,9 +10,10 @@ use benches::cpu_time;
 use benches::statistics::Latencies;
 
 use super::arrived::{Arrived, REACH};
+use super::back::{BACK_BYTES, BackSlot};
 use super::client::counted;
 use super::content::Content;
-use super::link::{BACK_BYTES, Link, Work};
+use super::link::{Link, Work};
 use super::placement::{Placement, Range};
 use super::words::Pass;
 use crate::failure::Failure;
@@ -137,7 +138,7 @@ impl<'a> Sending<'a> {
             });
         }
         if strange {
-            return Err(Failure::peer("the other end acknowledged what was never sent"));
+            return Err(Failure::new("WRONG DATA: the other end acknowledged what was never sent"));
         }
         Ok(())
     }
@@ -170,16 +171,16 @@ impl Work for Sending<'_> {
         Ok(())
     }
 
-    fn back_ended(&mut self, link: &mut Link, number: u64, len: u32) -> Result<(), Failure> {
+    fn back_ended(&mut self, link: &mut Link, slot: BackSlot, len: u32) -> Result<(), Failure> {
         link.whole(len, BACK_BYTES, BACK_BYTES)?;
         let mut bytes = [0; BACK_BYTES];
-        link.read_back(self.group, number, &mut bytes)?;
+        link.read_back(slot, &mut bytes)?;
         let now = link.now();
         self.hear(&Arrived::from_bytes(&bytes), now)?;
         if self.arrived.total() == self.pass.messages && self.time.is_none() {
             self.time = Some((now.saturating_sub(self.begin), cpu_time::process().saturating_sub(self.cpu)));
         }
-        link.recv_back(self.group).map(drop)
+        link.recv_back(self.group)
     }
 
     fn is_over(&self, _: &Link) -> bool {
@@ -270,6 +271,6 @@ impl Work for Receiving<'_> {
     }
 
     fn is_over(&self, link: &Link) -> bool {
-        self.told == self.pass.messages && link.backs_under_way(self.group) == 0
+        self.told == self.pass.messages && link.backs_are_over(self.group)
     }
 }
