@@ -67,6 +67,13 @@ pub(super) const TABLE: &[Row] = &[
         may_test_with: &["p2p-conformance", "tcpx-sys"],
         unsafe_code: Unsafe::Nowhere,
     },
+    Row { name: "p2p-proto", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Nowhere },
+    Row {
+        name: "p2p-endpoint",
+        may_use: &["p2p-proto", "p2p-transport", "p2p-transport-tcpx", "tcpx-core", "p2p-memory"],
+        may_test_with: &["p2p-transport-mock", "tcpx-soft"],
+        unsafe_code: Unsafe::Nowhere,
+    },
     Row { name: "benches", may_use: &[], may_test_with: &[], unsafe_code: Unsafe::Nowhere },
     Row {
         name: "p2p-cli",
@@ -74,6 +81,8 @@ pub(super) const TABLE: &[Row] = &[
             "p2p-transport",
             "p2p-transport-tcpx",
             "p2p-transport-mock",
+            "p2p-endpoint",
+            "p2p-proto",
             "tcpx-core",
             "tcpx-soft",
             "p2p-memory",

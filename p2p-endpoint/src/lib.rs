@@ -1,0 +1,7 @@
+//! Endpoints: memory that is registered and advertised, peers that are connected, and bytes that move between
+//! them by reads, writes, messages and notifications.
+//!
+//! **Never**: no plugin type and no unsafe code; bytes are moved by a [`Transport`](p2p_transport::Transport), and
+//! what two ends say to each other is decided by `p2p-proto`.
+
+#![forbid(unsafe_code)]
