@@ -12,8 +12,12 @@ pub const LONGEST_PIECE: usize = 32 << 10;
 pub const LONGEST_NOTIFICATION: usize = 1 << 20;
 /// Longest transfer, in bytes.
 pub const LONGEST_TRANSFER: u64 = 1 << 48;
-/// Ranges of one transfer at most.
+/// Ranges of one transfer at most, in the list of either end.
 pub const MOST_RANGES: u32 = 1 << 22;
+/// Rails of one link at most.
+pub const MOST_RAILS: usize = 64;
+/// Longest text for people, in bytes; a longer one is cut.
+pub const LONGEST_TEXT: usize = 1 << 10;
 
 /// Which end gave a transfer its number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -71,7 +75,9 @@ pub struct Chunk {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
 pub enum Refusal {
     /// The key opens nothing: it was never given out, was taken back, or is of a former life of the peer.
-    #[error("the key opens nothing at the peer: it was taken back, or the peer was restarted; advertise again")]
+    #[error(
+        "the key opens nothing at the peer: it was taken back, or the peer was restarted; advertise again"
+    )]
     UnknownKey,
     /// A range reaches outside of what the key opens.
     #[error("a range reaches outside of what the peer has advertised")]
@@ -111,9 +117,9 @@ pub enum Frame {
         kind: Kind,
         /// Its bytes.
         total: u64,
-        /// Ranges that follow in frames of their own; 0 for [`Kind::Send`].
+        /// Ranges that follow in frames of their own, none of length 0; none for [`Kind::Send`].
         ranges: u32,
-        /// A counter of the hearer that goes up by one when a write has landed.
+        /// A counter of the hearer that goes up by one when a write has landed; only for [`Kind::Write`].
         counter: Option<u32>,
     },
     /// More ranges of a transfer of the speaker that has begun.
@@ -157,7 +163,7 @@ pub enum Frame {
         after: Option<TransferId>,
         /// Whether more parts follow, before any other notification.
         more: bool,
-        /// At most [`LONGEST_PIECE`].
+        /// At most [`LONGEST_PIECE`]; not empty if more parts follow.
         bytes: Bytes,
     },
     /// Asks for a sign of life.
@@ -172,7 +178,7 @@ pub enum Frame {
     },
     /// The speaker ends the link.
     Goodbye {
-        /// Why, for people; at most 1 KiB.
+        /// Why, for people; at most [`LONGEST_TEXT`].
         why: String,
     },
 }

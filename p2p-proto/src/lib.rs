@@ -12,3 +12,5 @@
 
 pub mod frame;
 pub mod id;
+pub mod transfer;
+pub mod wire;
