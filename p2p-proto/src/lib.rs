@@ -12,5 +12,4 @@
 
 pub mod frame;
 pub mod id;
-pub mod transfer;
 pub mod wire;
