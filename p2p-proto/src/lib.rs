@@ -12,4 +12,7 @@
 
 pub mod frame;
 pub mod id;
+pub mod list;
+pub mod stripe;
+pub mod transfer;
 pub mod wire;

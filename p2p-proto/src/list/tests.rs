@@ -1,0 +1,1 @@
+//! Lists, shapes and cuts against single bytes.

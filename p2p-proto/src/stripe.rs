@@ -1,0 +1,175 @@
+//! Which rail carries the next bytes, and how many: the one on which they are expected to end first.
+//!
+//! A [`Striper`] belongs to one direction of a link. It knows what is in flight on each rail, learns from
+//! completions how fast each one is, and cuts so that all rails end at the same time: long messages while there
+//! is much to do, shorter ones towards the end, and nothing for a rail that would end after the others.
+//!
+//! It reckons in whole nanoseconds and bytes, so that the same calls give the same answers everywhere.
+
+mod pace;
+mod rail;
+mod rate;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use self::rail::Rail;
+use self::rate::Rate;
+use crate::id::RailIndex;
+
+/// What one rail of a link can do, as both ends have agreed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RailLimits {
+    /// Longest message, in bytes.
+    pub max_message: u32,
+    /// Slices of this end that one message may name.
+    pub max_slices: u16,
+    /// Sends that may be in flight at once.
+    pub max_sends: u16,
+    /// Receives that may be posted at once.
+    pub max_recvs: u16,
+    /// Slices of the peer that one message may name.
+    pub peer_slices: u16,
+    /// Speed of the slower of the two NICs, in megabits per second; 0 if unknown.
+    pub megabits: u32,
+}
+
+/// Where the next bytes go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Choice {
+    /// The rail.
+    pub rail: RailIndex,
+    /// Bytes of the message at most, and at least 1. Fewer are well.
+    pub bytes: u32,
+}
+
+/// Longest message that is cut unless a caller says otherwise, in bytes: a longer one gains nothing, and
+/// balances worse.
+pub const PREFERRED_CHUNK: u32 = 4 << 20;
+/// Speed of rails of which none says its own.
+const UNKNOWN_MEGABITS: u32 = 100_000;
+/// Bytes beyond which more to do changes no decision.
+const FAR: u64 = 1 << 40;
+
+/// Spreads messages over the rails of a link, in one direction.
+///
+/// Whoever uses it asks [`choose`](Self::choose) while there are bytes and it names a rail, and reports each send
+/// that it [`started`](Self::started) and that [`ended`](Self::ended). Times are counted from any one origin and do
+/// not go back; where they do, nothing is learnt.
+#[derive(Debug)]
+pub struct Striper {
+    rails: Vec<Rail>,
+    /// Rails that live, those that will be free first in front: room for all of them, reused by each call.
+    order: Vec<usize>,
+}
+
+impl Striper {
+    /// For these rails, of which nothing but their limits is known.
+    pub fn new(rails: &[RailLimits]) -> Self {
+        Self::with_chunk(rails, PREFERRED_CHUNK)
+    }
+
+    /// As [`new`](Self::new), and no message is longer than `chunk` bytes.
+    pub fn with_chunk(rails: &[RailLimits], chunk: u32) -> Self {
+        let known = rails.iter().filter(|rail| rail.megabits > 0);
+        let (sum, count) =
+            known.fold((0, 0), |(sum, count), rail| (sum + u64::from(rail.megabits), count + 1));
+        let usual = u64::checked_div(sum, count).map_or(UNKNOWN_MEGABITS, |mean| mean as u32);
+        let said =
+            |rail: &RailLimits| Rate::of_megabits(if rail.megabits > 0 { rail.megabits } else { usual });
+        let rails: Vec<Rail> = rails.iter().map(|limits| Rail::new(limits, chunk, said(limits))).collect();
+        Self { order: Vec::with_capacity(rails.len()), rails }
+    }
+
+    /// Where the next bytes go, of `left` that are not cut yet: those of all transfers that wait, so that only the
+    /// last one is cut short.
+    ///
+    /// `None` means: ask again when a send has ended. A rail may have room even then; but the bytes end earlier if
+    /// they wait for a better one. It is never `None` for ever: something is in flight, or no rail lives.
+    pub fn choose(&mut self, now: Duration, left: u64) -> Option<Choice> {
+        let now = nanoseconds(now);
+        let left = left.min(FAR);
+        if left == 0 {
+            return None;
+        }
+        let horizon = self.horizon(now, left);
+        let alone = self.order.len() == 1;
+        let offers =
+            self.order.iter().map(|index| (*index, self.rails[*index].offer(now, left, horizon, alone)));
+        // The first of equals wins; the order is that of time, then of position.
+        let (first, best) = offers.clone().min_by_key(|(_, offer)| offer.end)?;
+        let (rail, bytes) = if best.fits {
+            (first, best.bytes)
+        } else {
+            let others = offers.filter(|(_, offer)| offer.fits && offer.in_time);
+            let (other, offer) = others.min_by_key(|(_, offer)| offer.end)?;
+            (other, offer.bytes)
+        };
+        Some(Choice { rail: RailIndex(rail as u8), bytes })
+    }
+
+    /// When all rails have ended, in nanoseconds from now, if `left` bytes are spread over them as well as can be.
+    /// Puts [`order`](Self::order) in order.
+    fn horizon(&mut self, now: u64, left: u64) -> u64 {
+        let Self { rails, order } = self;
+        order.clear();
+        order.extend((0..rails.len()).filter(|index| rails[*index].lives()));
+        order.sort_unstable_by_key(|index| (rails[*index].free_in(now), *index));
+        let (mut bytes, mut rate, mut horizon) = (left, Rate::ZERO, u64::MAX);
+        for rail in order.iter().map(|index| &rails[*index]) {
+            let free_in = rail.free_in(now);
+            if free_in >= horizon {
+                break;
+            }
+            bytes = bytes.saturating_add(rail.rate().bytes(free_in));
+            rate = rate.and(rail.rate());
+            horizon = rate.time(bytes);
+        }
+        horizon
+    }
+
+    /// A send of `bytes` has been given to a rail.
+    pub fn started(&mut self, now: Duration, rail: RailIndex, bytes: u32) {
+        if let Some(rail) = self.rails.get_mut(usize::from(rail.0)) {
+            rail.started(nanoseconds(now), u64::from(bytes));
+        }
+    }
+
+    /// A send of `bytes` has ended on a rail, well or not.
+    pub fn ended(&mut self, now: Duration, rail: RailIndex, bytes: u32) {
+        let index = usize::from(rail.0);
+        let best = self.best_for(index);
+        let Some(rail) = self.rails.get_mut(index) else { return };
+        if !rail.ended(nanoseconds(now), u64::from(bytes), best) {
+            return;
+        }
+        // Of the others nothing may be known but how they compare with this one.
+        let (said, rate) = (rail.said(), rail.rate());
+        self.rails.iter_mut().for_each(|other| other.compare(said, rate));
+    }
+
+    /// What a rail would do if it were as good, for what its NIC is said to do, as the best one.
+    fn best_for(&self, index: usize) -> Rate {
+        let Some(this) = self.rails.get(index) else { return Rate::ZERO };
+        let living = self.rails.iter().filter(|rail| rail.lives());
+        living.map(|rail| rail.rate().scaled(this.said(), rail.said())).max().unwrap_or(Rate::ZERO)
+    }
+
+    /// A rail is gone, with all that was in flight on it.
+    pub fn lost(&mut self, rail: RailIndex) {
+        if let Some(rail) = self.rails.get_mut(usize::from(rail.0)) {
+            rail.lost();
+        }
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.rails.iter().all(Rail::is_idle)
+    }
+}
+
+/// A time since the caller's origin; it ends after 584 years.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,156 @@
+//! How fast a rail is, learnt from its completions.
+
+use super::rate::Rate;
+
+/// Bytes from which on a short stretch of work says something, in bytes.
+const SHORT: u64 = 512 << 10;
+/// A stretch in which the rail was not kept busy for more than one part of so many says only that the rail does
+/// at least so much.
+const SLACK: u64 = 8;
+
+/// How well a rate is known.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Grade {
+    /// What the NIC says, compared with rails that were measured.
+    Said,
+    /// Measured over a stretch so short that sends may have been handed over only, and that latency counts.
+    Short,
+    /// Measured while the rail was full.
+    Sustained,
+}
+
+/// The rate of a rail, and what is being measured.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rate: Rate,
+    grade: Grade,
+    busy: Busy,
+    window: Window,
+}
+
+/// The time since the rail was idle.
+#[derive(Debug, Default)]
+struct Busy {
+    since: u64,
+    bytes: u64,
+    slack: u64,
+    /// Bytes of the first window that have not ended: their completions say when they were handed over, and
+    /// nothing about the rail. `None` until the first completion.
+    first: Option<u64>,
+    sustained: bool,
+}
+
+/// A stretch between two completions while the rail was busy.
+#[derive(Debug, Default)]
+struct Window {
+    /// When it began: completions of that very moment are none of it.
+    from: u64,
+    /// When the last one of it came.
+    to: u64,
+    bytes: u64,
+    slack: u64,
+    /// Bytes that make it whole.
+    wanted: u64,
+}
+
+impl Pace {
+    pub(super) fn new(said: Rate) -> Self {
+        Self { rate: said, grade: Grade::Said, busy: Busy::default(), window: Window::default() }
+    }
+
+    pub(super) const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Takes over a rate that was reckoned from that of another rail, if nothing better is known.
+    pub(super) fn reckon(&mut self, rate: Rate) {
+        if self.grade == Grade::Said {
+            self.rate = rate;
+        }
+    }
+
+    /// The idle rail begins to work.
+    pub(super) fn begin(&mut self, now: u64) {
+        self.busy = Busy { since: now, ..Busy::default() };
+    }
+
+    /// The rail had too little to do for so long.
+    pub(super) fn slack(&mut self, nanoseconds: u64) {
+        self.busy.slack += nanoseconds;
+        self.window.slack += nanoseconds;
+    }
+
+    /// So many bytes ended, and so many are in flight behind them. True if the rate has changed.
+    pub(super) fn ended(&mut self, now: u64, bytes: u64, behind: u64, best: Rate) -> bool {
+        self.busy.bytes += bytes;
+        let before = self.rate;
+        let first = self.busy.first.get_or_insert(bytes + behind);
+        if *first > 0 {
+            *first = first.saturating_sub(bytes);
+            if *first == 0 {
+                self.open(now, behind);
+            }
+        } else if now > self.window.from {
+            self.count(now, bytes, behind);
+        }
+        if behind == 0 {
+            self.idle(now, best);
+        }
+        self.rate != before
+    }
+
+    fn open(&mut self, now: u64, in_flight: u64) {
+        self.window = Window { from: now, to: now, bytes: 0, slack: 0, wanted: in_flight.max(SHORT) };
+    }
+
+    fn count(&mut self, now: u64, bytes: u64, behind: u64) {
+        // Others may end at the same moment: a window closes when a later one comes.
+        if now > self.window.to && self.window.bytes >= self.window.wanted {
+            let to = self.window.to;
+            self.close();
+            self.open(to, bytes + behind);
+        }
+        self.window.to = now;
+        self.window.bytes += bytes;
+    }
+
+    fn close(&mut self) {
+        let Window { from, to, bytes, slack, .. } = self.window;
+        let found = Rate::measured(bytes, to.saturating_sub(from));
+        if found < self.rate && is_slack(slack, to.saturating_sub(from)) {
+            return;
+        }
+        self.busy.sustained = true;
+        self.rate = if self.grade == Grade::Sustained { self.rate.towards(found, 2) } else { found };
+        self.grade = Grade::Sustained;
+    }
+
+    fn idle(&mut self, now: u64, best: Rate) {
+        if self.busy.first == Some(0) && self.window.bytes >= self.window.wanted {
+            self.close();
+        }
+        if !self.busy.sustained && self.busy.bytes >= SHORT && now > self.busy.since {
+            self.short(now, best);
+        }
+    }
+
+    fn short(&mut self, now: u64, best: Rate) {
+        let time = now - self.busy.since;
+        let found = Rate::measured(self.busy.bytes, time);
+        if found < self.rate && is_slack(self.busy.slack, time) {
+            return;
+        }
+        self.rate = match self.grade {
+            Grade::Said => found,
+            Grade::Short => self.rate.towards(found, 2),
+            Grade::Sustained if found < self.rate => self.rate.towards(found, 4),
+            // Sends that were handed over only look fast: nothing rises above its equals for them.
+            Grade::Sustained => self.rate.towards(found.min(best).max(self.rate), 8),
+        };
+        self.grade = self.grade.max(Grade::Short);
+    }
+}
+
+const fn is_slack(slack: u64, time: u64) -> bool {
+    slack > time / SLACK
+}

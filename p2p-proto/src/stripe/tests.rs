@@ -1,0 +1,1 @@
+//! Rates, rails and choices one at a time.
