@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod hello;
 pub mod id;
 pub mod list;
 pub mod stripe;

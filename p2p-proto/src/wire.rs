@@ -10,12 +10,13 @@
 mod decode;
 mod encode;
 mod parse;
-mod reader;
+pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
 
 pub use decode::Decoder;
 pub use encode::encode;
+pub(crate) use encode::text as cut;
 
 use crate::frame::{LONGEST_FRAME, LONGEST_PIECE, LONGEST_TEXT};
 
@@ -48,7 +49,7 @@ pub enum WireError {
 
 /// Bytes of things. Those of frames are with the header, and without lists.
 mod size {
-    pub(super) const HEADER: usize = 8;
+    pub(crate) const HEADER: usize = 8;
     pub(super) const RANGES: usize = HEADER + 16;
     pub(super) const RUN: usize = 24;
     pub(super) const RANGE: usize = 16;
@@ -58,13 +59,14 @@ mod size {
     pub(super) const CHUNK: usize = 24;
     pub(super) const NOTIFY: usize = HEADER + 8;
 }
+pub(crate) use size::HEADER;
 
 const _: () = {
     assert!(size::RANGES + RANGES_PER_FRAME * (size::RUN + size::RANGE) <= LONGEST_FRAME);
     assert!(size::SHAPE + REPEATS_PER_FRAME * size::REPEAT <= LONGEST_FRAME);
     assert!(size::CHUNKS + CHUNKS_PER_FRAME * size::CHUNK <= LONGEST_FRAME);
     assert!(size::NOTIFY + LONGEST_PIECE <= LONGEST_FRAME);
-    assert!(size::HEADER + LONGEST_TEXT <= LONGEST_FRAME);
+    assert!(HEADER + LONGEST_TEXT <= LONGEST_FRAME);
     assert!(LONGEST_FRAME <= u32::MAX as usize);
 };
 

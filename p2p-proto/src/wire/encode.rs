@@ -147,6 +147,6 @@ fn count(length: usize) -> u32 {
 }
 
 /// The front of a text, at most so many bytes, cut between characters.
-fn text(text: &str, most: usize) -> &str {
+pub(crate) fn text(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
