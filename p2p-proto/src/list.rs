@@ -131,6 +131,9 @@ pub struct List<R> {
     total: u64,
 }
 
+/// Memory of the peer, in the order of a transfer's bytes.
+pub type RemoteList = List<RemoteRange>;
+
 impl<R> Default for List<R> {
     fn default() -> Self {
         Self { ranges: Vec::new(), starts: Vec::new(), total: 0 }

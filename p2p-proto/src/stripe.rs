@@ -115,15 +115,15 @@ impl Striper {
         let Self { rails, order } = self;
         order.clear();
         order.extend((0..rails.len()).filter(|index| rails[*index].lives()));
-        order.sort_unstable_by_key(|index| (rails[*index].free_in(now), *index));
+        order.sort_unstable_by_key(|index| (rails[*index].outlook(now).free_in, *index));
         let (mut bytes, mut rate, mut horizon) = (left, Rate::ZERO, u64::MAX);
         for rail in order.iter().map(|index| &rails[*index]) {
-            let free_in = rail.free_in(now);
-            if free_in >= horizon {
+            let outlook = rail.outlook(now);
+            if outlook.free_in >= horizon {
                 break;
             }
-            bytes = bytes.saturating_add(rail.rate().bytes(free_in));
-            rate = rate.and(rail.rate());
+            bytes = bytes.saturating_add(outlook.rate.bytes(outlook.free_in));
+            rate = rate.and(outlook.rate);
             horizon = rate.time(bytes);
         }
         horizon

@@ -80,6 +80,22 @@ impl Pace {
         self.window.slack += nanoseconds;
     }
 
+    /// Something of `in_flight` bytes ends, after nothing did for so long. True if all of them should have ended
+    /// by now, so that the rate has to change.
+    pub(super) fn late(&mut self, in_flight: u64, nanoseconds: u64) -> bool {
+        let found = Rate::measured(in_flight, nanoseconds);
+        let late = in_flight >= SHORT && found < self.rate;
+        if late {
+            self.rate = match self.grade {
+                Grade::Said => found,
+                Grade::Short => self.rate.towards(found, 2),
+                Grade::Sustained => self.rate.towards(found, 4),
+            };
+            self.grade = self.grade.max(Grade::Short);
+        }
+        late
+    }
+
     /// So many bytes ended, and so many are in flight behind them. True if the rate has changed.
     pub(super) fn ended(&mut self, now: u64, bytes: u64, behind: u64, best: Rate) -> bool {
         self.busy.bytes += bytes;

@@ -39,6 +39,15 @@ pub(super) struct Rail {
     slack_since: Option<u64>,
 }
 
+/// What is expected of a rail.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    /// Nanoseconds until what is in flight has ended.
+    pub(super) free_in: u64,
+    /// How fast it will be.
+    pub(super) rate: Rate,
+}
+
 /// What a rail would do next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer {
@@ -89,30 +98,35 @@ impl Rail {
         self.pace.rate()
     }
 
-    /// Nanoseconds until what is in flight has ended. A rail that is late is expected to be late by as much again.
-    pub(super) fn free_in(&self, now: u64) -> u64 {
+    /// What is expected of it from `now` on.
+    pub(super) fn outlook(&self, now: u64) -> Outlook {
         if self.sends == 0 {
-            return 0;
+            return Outlook { free_in: 0, rate: self.rate() };
         }
         let due = self.moved.saturating_add(self.rate().time(self.in_flight));
-        due.abs_diff(now)
+        if due >= now {
+            return Outlook { free_in: due - now, rate: self.rate() };
+        }
+        // It is late, and expected to be late by as much again.
+        let late = now - due;
+        Outlook { free_in: late, rate: Rate::measured(self.in_flight, now - self.moved + late) }
     }
 
     /// What it would do next, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.
     pub(super) fn offer(&self, now: u64, left: u64, horizon: u64, alone: bool) -> Offer {
-        let free_in = self.free_in(now);
+        let Outlook { free_in, rate } = self.outlook(now);
         let (chunk, deep) = if alone {
             (self.chunk, self.deep)
         } else {
-            let all = self.rate().bytes(horizon);
+            let all = rate.bytes(horizon);
             let chunk = (all / (PARTS * self.channels)).clamp(self.floor(), self.chunk);
             (chunk, (all / 2).clamp(self.lasting(), self.deep))
         };
-        let quota = self.rate().bytes(horizon.saturating_sub(free_in));
+        let quota = rate.bytes(horizon.saturating_sub(free_in));
         let bytes = self.even(chunk, left);
         Offer {
             bytes: bytes as u32,
-            end: free_in.saturating_add(self.rate().time(bytes)),
+            end: free_in.saturating_add(rate.time(bytes)),
             fits: self.sends < self.max_sends && (self.sends < 2 || self.in_flight + bytes <= deep),
             in_time: quota >= bytes,
         }
@@ -121,8 +135,8 @@ impl Rail {
     /// A message of about `chunk` bytes that leaves no crumb of the `left` ones.
     fn even(&self, chunk: u64, left: u64) -> u64 {
         let floor = self.floor();
-        let grain = chunk % GRAIN;
-        let chunk = if chunk > grain { chunk - grain } else { chunk };
+        let grains = (chunk + GRAIN / 2) / GRAIN * GRAIN;
+        let chunk = if grains > 0 && grains <= self.chunk { grains } else { chunk };
         if left <= chunk || (left - chunk < floor && left <= self.max_message) {
             left.min(self.max_message)
         } else if left - chunk < floor {
@@ -165,9 +179,10 @@ impl Rail {
             return false;
         }
         self.sends -= 1;
+        let late = self.pace.late(self.in_flight, now.saturating_sub(self.moved));
         self.in_flight = if self.sends == 0 { 0 } else { self.in_flight.saturating_sub(bytes) };
         self.moved = now;
-        let changed = self.pace.ended(now, bytes, self.in_flight, best);
+        let changed = self.pace.ended(now, bytes, self.in_flight, best) || late;
         if self.slack_since.is_none() {
             self.look_for_slack(now);
         }
