@@ -14,6 +14,7 @@ pub mod frame;
 pub mod hello;
 pub mod id;
 pub mod list;
+pub mod peer;
 pub mod stripe;
 pub mod transfer;
 pub mod wire;
