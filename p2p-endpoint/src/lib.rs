@@ -5,3 +5,5 @@
 //! what two ends say to each other is decided by `p2p-proto`.
 
 #![forbid(unsafe_code)]
+
+pub mod control_tcp;
