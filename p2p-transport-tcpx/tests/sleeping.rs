@@ -23,11 +23,21 @@ fn sleep(end: &End, next: Next) -> bool {
     poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&time)).expect("poll") == 0
 }
 
+/// Completions that were reported since the last call, and whether the connection is closed since.
+fn completions(end: &mut End, closed: &mut bool) -> u64 {
+    let events = end.events.drain(..);
+    let completed = events.filter(|event| {
+        *closed |= matches!(event, Event::Closed(_));
+        matches!(event, Event::Completed { .. })
+    });
+    completed.count() as u64
+}
+
 /// Sends and receives with a few messages under way, the sizes from `seed`.
 fn talk(mut end: End, conn: ConnId, mut seed: u64) {
     let (region, _) = end.register(2 * LONGEST as usize);
     let (mut sent, mut received, mut done) = (0, 0, 0);
-    let (mut late, mut sleeps) = (0, 0);
+    let (mut late, mut sleeps, mut closed) = (0, 0, false);
     let begin = Instant::now();
     end.events.clear();
     while done < 2 * COUNT {
@@ -50,7 +60,7 @@ fn talk(mut end: End, conn: ConnId, mut seed: u64) {
         }
         let next = end.poll_next();
         let before = done;
-        done += end.events.drain(..).filter(|event| matches!(event, Event::Completed { .. })).count() as u64;
+        done += completions(&mut end, &mut closed);
         if done > before {
             continue;
         }
@@ -59,8 +69,8 @@ fn talk(mut end: End, conn: ConnId, mut seed: u64) {
         if too_long {
             // Had something happened, it should have woken.
             let _ = end.poll_next();
-            let found = end.events.drain(..).filter(|event| matches!(event, Event::Completed { .. })).count();
-            done += found as u64;
+            let found = completions(&mut end, &mut closed);
+            done += found;
             late += usize::from(found > 0);
         }
     }
@@ -68,6 +78,10 @@ fn talk(mut end: End, conn: ConnId, mut seed: u64) {
         late <= COINCIDENCES,
         "{late} of {sleeps} sleeps ended by their time although something had happened"
     );
+    if closed {
+        // The peer was done first, and has closed it.
+        return;
+    }
     // The peer may still wait for the last message.
     end.transport.close(conn).expect("open");
     while !end.events.contains(&Event::Closed(conn)) {
