@@ -1,16 +1,18 @@
-//! The program `p2p`: measures transfers between two processes.
+//! The program `p2p`: measures transfers between two processes, and says what a machine lacks for them.
 //!
 //! It is a user of the library like any other: it never contains what a library user would need too.
 
 #![forbid(unsafe_code)]
 
 mod bench;
+mod doctor;
 mod failure;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use failure::Failure;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -33,22 +35,42 @@ struct Arguments {
 enum Command {
     /// Moves verified messages between two processes and compares with plain TCP
     Bench(bench::Options),
+    /// Says what this machine has for transfers, what it lacks, and what to do about it
+    Doctor(doctor::Options),
 }
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Bench(options) } = Arguments::parse();
-    show_log(options.is_started_server());
-    match bench::run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let code = failure.exit_code(options.is_child());
-            if code == failure::SAID && !failure.is_said() {
-                // Nobody may read it, and then there is nobody to say so to.
-                let _ = writeln!(std::io::stderr(), "p2p bench: {failure}");
-            }
-            ExitCode::from(code)
-        }
+    match Arguments::parse().command {
+        Command::Bench(options) => bench(&options),
+        Command::Doctor(options) => doctor(&options),
     }
+}
+
+fn bench(options: &bench::Options) -> ExitCode {
+    show_log(options.is_started_server());
+    match bench::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ended("bench", &failure, options.is_child()),
+    }
+}
+
+fn doctor(options: &doctor::Options) -> ExitCode {
+    show_log(false);
+    match doctor::run(options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(failure::SAID),
+        Err(failure) => ended("doctor", &failure, false),
+    }
+}
+
+/// Says why a command came to no result, unless that was said.
+fn ended(command: &str, failure: &Failure, is_child: bool) -> ExitCode {
+    let code = failure.exit_code(is_child);
+    if code == failure::SAID && !failure.is_said() {
+        // Nobody may read it, and then there is nobody to say so to.
+        let _ = writeln!(std::io::stderr(), "p2p {command}: {failure}");
+    }
+    ExitCode::from(code)
 }
 
 /// Warnings of this program go to standard error; lines of the net plugin only where they were asked for,

@@ -69,7 +69,7 @@ mod watch;
 
 pub use counters::{ConnCounters, Counters, NicCounters, Tally, Traffic};
 pub use options::{Options, Unpackers};
-pub use select::Choice;
+pub use select::{Choice, usual_places};
 pub use transport::Tcpx;
 
 /// The README's example, so that it is compiled and run.

@@ -37,15 +37,30 @@ impl Choice {
     /// one of its usual places, whether it is there or not; `auto`, or unset, is the file if that variable is
     /// set, and else [`Auto`](Self::Auto).
     pub fn of(config: &Config) -> Self {
+        Self::of_below(config, Path::new("/"))
+    }
+
+    /// As [`of`](Self::of), with the folder that stands for `/`. The paths in the choice are without it.
+    pub fn of_below(config: &Config, root: &Path) -> Self {
         let path = &config.plugin_path;
         match config.transport.value {
             TransportName::Tcp => Self::Soft,
             TransportName::Auto if !path.is_from_user() => Self::Auto,
             TransportName::Tcpx if !path.is_from_user() => {
-                let found = first_of(&USUAL_PLACES.map(PathBuf::from));
+                let found = first_below(root, &usual_places());
                 Self::File(found.unwrap_or_else(|| path.value.clone()))
             }
             TransportName::Auto | TransportName::Tcpx => Self::File(path.value.clone()),
+        }
+    }
+
+    /// The file it leads to, with the folder that stands for `/`, which is not part of the answer; `None` is the
+    /// soft plugin.
+    pub fn file_below(&self, root: &Path) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Soft => None,
+            Self::Auto => first_below(root, &usual_places()),
         }
     }
 
@@ -56,14 +71,14 @@ impl Choice {
     /// [`Device`](Kind::Device) with the core's own words, which name the file or variable and the mend;
     /// [`Unsupported`](Kind::Unsupported) if something else is required.
     pub fn open(&self, config: &Config) -> Result<Arc<Plugin>, Error> {
-        self.open_among(config, &USUAL_PLACES.map(PathBuf::from))
+        self.open_among(config, &usual_places())
     }
 
     fn open_among(&self, config: &Config, places: &[PathBuf]) -> Result<Arc<Plugin>, Error> {
         let file = match self {
             Self::File(path) => Some(path.clone()),
             Self::Soft => None,
-            Self::Auto => first_of(places),
+            Self::Auto => first_below(Path::new("/"), places),
         };
         let required = config.require.value.unwrap_or(TransportName::Auto);
         if file.is_none() && required == TransportName::Tcpx {
@@ -113,10 +128,18 @@ fn refused(text: &str) -> Error {
     Error::new(Kind::Unsupported, "open", text)
 }
 
-/// The first place where there is anything. Only "no such file" means that there is nothing: what may not be
-/// looked at, or leads nowhere, is there.
-fn first_of(places: &[PathBuf]) -> Option<PathBuf> {
-    let is_there = |path: &&PathBuf| !matches!(fs::symlink_metadata(Path::new(path)), Err(error) if error.kind() == ErrorKind::NotFound);
+/// Where Google's plugin is looked for, in this order, when no variable names a file.
+pub fn usual_places() -> [PathBuf; 4] {
+    USUAL_PLACES.map(PathBuf::from)
+}
+
+/// The first place where there is anything below `root`. Only "no such file" means that there is nothing: what may
+/// not be looked at, or leads nowhere, is there.
+fn first_below(root: &Path, places: &[PathBuf]) -> Option<PathBuf> {
+    let is_there = |place: &&PathBuf| {
+        let place = place.strip_prefix("/").unwrap_or(place);
+        !matches!(fs::symlink_metadata(root.join(place)), Err(error) if error.kind() == ErrorKind::NotFound)
+    };
     places.iter().find(is_there).cloned()
 }
 
@@ -145,6 +168,20 @@ mod tests {
         assert_eq!(choice(&[path, ("UCCL_P2P_TRANSPORT", "tcpx")]), file("/some/plugin.so"));
         assert_eq!(choice(&[path, ("UCCL_P2P_TRANSPORT", "tcp")]), Choice::Soft);
         assert_eq!(choice(&[("UCCL_P2P_TRANSPORT", "tcpx")]), file(USUAL_PLACES[0]));
+    }
+
+    #[test]
+    fn another_root_is_looked_into_and_not_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let soft = |choice: Choice| choice.file_below(root.path());
+        assert_eq!(soft(Choice::Auto), None);
+        let second = root.path().join(USUAL_PLACES[1].trim_start_matches('/'));
+        fs::create_dir_all(second.parent().expect("a folder")).expect("made");
+        fs::write(second, "a plugin").expect("written");
+        assert_eq!(soft(Choice::Auto), Some(USUAL_PLACES[1].into()));
+        let forced = config(&[("UCCL_P2P_TRANSPORT", "tcpx")]);
+        assert_eq!(Choice::of_below(&forced, root.path()), Choice::File(USUAL_PLACES[1].into()));
+        assert_eq!(soft(Choice::Soft), None);
     }
 
     #[test]

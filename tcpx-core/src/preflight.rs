@@ -23,7 +23,7 @@ mod values;
 use std::path::Path;
 
 use crate::config::Config;
-use crate::topology::Tree;
+use crate::topology::{Nic, Tree};
 
 pub use apply::apply;
 pub use file::check_file;
@@ -54,6 +54,12 @@ impl Nature {
             Self::Other
         }
     }
+}
+
+/// The interfaces of `tree` that Google's plugin takes for data under these settings: those chosen by
+/// `NCCL_GPUDIRECTTCPX_SOCKET_IFNAME`, or by its own order of preference.
+pub fn data_nics<'a>(config: &Config, tree: &'a Tree) -> Vec<&'a Nic> {
+    interfaces::data_nics(config, tree)
 }
 
 /// Checks the settings and the machine for a plugin of this nature.

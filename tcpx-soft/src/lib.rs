@@ -39,4 +39,5 @@ mod task;
 mod waiter;
 mod wire;
 
+pub use settings::check_variables;
 pub use tables::{plugin, plugin_of};

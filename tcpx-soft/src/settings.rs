@@ -52,6 +52,16 @@ pub(crate) struct Settings {
 /// Reads one variable.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Checks the values of the variables that this plugin reads, as its `init` does. `lookup` is asked for each of
+/// them by name until one is bad, so that it also learns their names.
+///
+/// # Errors
+///
+/// The variable, its value and what is allowed.
+pub fn check_variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    Settings::read(lookup).map(drop)
+}
+
 impl Settings {
     /// Reads every variable; the error names the variable, its value and what is allowed.
     pub(crate) fn read(lookup: Lookup<'_>) -> Result<Self, String> {

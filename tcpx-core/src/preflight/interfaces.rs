@@ -79,7 +79,7 @@ fn check_control(config: &Config, tree: &Tree, findings: &mut Findings) {
 }
 
 /// The interfaces that the plugin takes for data: as chosen, or by its own order of preference.
-fn data_nics<'a>(config: &Config, tree: &'a Tree) -> Vec<&'a Nic> {
+pub(super) fn data_nics<'a>(config: &Config, tree: &'a Tree) -> Vec<&'a Nic> {
     let chosen = |wanted: &dyn Fn(&str) -> bool| -> Vec<&'a Nic> {
         let carries_address = |nic: &&&Nic| nic.role != NicRole::Member;
         tree.interfaces().iter().filter(|nic| wanted(&nic.name)).filter(|nic| carries_address(&nic)).collect()
