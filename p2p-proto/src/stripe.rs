@@ -14,7 +14,7 @@ mod tests;
 
 use std::time::Duration;
 
-use self::rail::Rail;
+use self::rail::{Offer, Rail};
 use self::rate::Rate;
 use crate::id::RailIndex;
 
@@ -95,17 +95,18 @@ impl Striper {
         }
         let horizon = self.horizon(now, left);
         let alone = self.order.len() == 1;
-        let offers =
-            self.order.iter().map(|index| (*index, self.rails[*index].offer(now, left, horizon, alone)));
-        // The first of equals wins; the order is that of time, then of position.
-        let (first, best) = offers.clone().min_by_key(|(_, offer)| offer.end)?;
-        let (rail, bytes) = if best.fits {
-            (first, best.bytes)
+        let offer = |index: &usize| (*index, self.rails[*index].offer(now, left, horizon, alone));
+        // The first of equals wins: they stand in the order of time, then of position.
+        let soonest =
+            |offers: &mut dyn Iterator<Item = (usize, Offer)>| offers.min_by_key(|(_, offer)| offer.end);
+        let in_time = || self.order.iter().map(offer).filter(|(_, offer)| offer.in_time);
+        let (rail, bytes) = if in_time().next().is_some() {
+            soonest(&mut in_time().filter(|(_, offer)| offer.fits))
         } else {
-            let others = offers.filter(|(_, offer)| offer.fits && offer.in_time);
-            let (other, offer) = others.min_by_key(|(_, offer)| offer.end)?;
-            (other, offer.bytes)
-        };
+            // So little is left that it delays everybody: least where it ends first.
+            soonest(&mut self.order.iter().map(offer)).filter(|(_, offer)| offer.fits)
+        }
+        .map(|(rail, offer)| (rail, offer.bytes))?;
         Some(Choice { rail: RailIndex(rail as u8), bytes })
     }
 

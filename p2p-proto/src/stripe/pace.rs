@@ -3,7 +3,7 @@
 use super::rate::Rate;
 
 /// Bytes from which on a short stretch of work says something, in bytes.
-const SHORT: u64 = 512 << 10;
+const SHORT: u64 = 256 << 10;
 /// A stretch in which the rail was not kept busy for more than one part of so many says only that the rail does
 /// at least so much.
 const SLACK: u64 = 8;
@@ -38,6 +38,8 @@ struct Busy {
     /// nothing about the rail. `None` until the first completion.
     first: Option<u64>,
     sustained: bool,
+    /// Whether the rate was guessed from something that was late, which a measured one replaces.
+    late: bool,
 }
 
 /// A stretch between two completions while the rail was busy.
@@ -60,6 +62,10 @@ impl Pace {
 
     pub(super) const fn rate(&self) -> Rate {
         self.rate
+    }
+
+    pub(super) fn is_measured(&self) -> bool {
+        self.grade > Grade::Said
     }
 
     /// Takes over a rate that was reckoned from that of another rail, if nothing better is known.
@@ -91,6 +97,7 @@ impl Pace {
                 Grade::Short => self.rate.towards(found, 2),
                 Grade::Sustained => self.rate.towards(found, 4),
             };
+            self.busy.late |= self.grade < Grade::Sustained;
             self.grade = self.grade.max(Grade::Short);
         }
         late
@@ -158,6 +165,7 @@ impl Pace {
         }
         self.rate = match self.grade {
             Grade::Said => found,
+            Grade::Short if self.busy.late => found,
             Grade::Short => self.rate.towards(found, 2),
             Grade::Sustained if found < self.rate => self.rate.towards(found, 4),
             // Sends that were handed over only look fast: nothing rises above its equals for them.

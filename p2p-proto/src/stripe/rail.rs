@@ -14,8 +14,14 @@ const LASTING: u64 = 100_000;
 const PLENTY: u64 = 2 << 20;
 /// Sends that one of a rail's channels holds, in the backends that have several.
 const SLOTS_PER_CHANNEL: u16 = 16;
-/// A message is at most one part of so many of what its rail still has to do.
+/// More than so many channels are not told apart.
+const MOST_CHANNELS: u16 = 8;
+/// Bytes in flight at most, on any rail.
+const DEEPEST: u64 = 32 << 20;
+/// A message is at most one part of so many of what its rail still has to do, or [`WHOLE`].
 const PARTS: u64 = 4;
+/// What is not cut for the sake of balance, in bytes.
+const WHOLE: u64 = 256 << 10;
 
 /// A rail of a link, in one direction.
 #[derive(Debug)]
@@ -64,8 +70,8 @@ pub(super) struct Offer {
 impl Rail {
     pub(super) fn new(limits: &RailLimits, chunk: u32, said: Rate) -> Self {
         let max_message = u64::from(limits.max_message.max(1));
-        let chunk = u64::from(chunk.max(1)).min(max_message);
-        let channels = u64::from((limits.max_sends / SLOTS_PER_CHANNEL).max(1));
+        let channels = u64::from((limits.max_sends / SLOTS_PER_CHANNEL).clamp(1, MOST_CHANNELS));
+        let chunk = u64::from(chunk.max(1)).min(max_message).min(DEEPEST / (2 * channels));
         Self {
             lives: true,
             said,
@@ -115,15 +121,11 @@ impl Rail {
     /// What it would do next, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.
     pub(super) fn offer(&self, now: u64, left: u64, horizon: u64, alone: bool) -> Offer {
         let Outlook { free_in, rate } = self.outlook(now);
-        let (chunk, deep) = if alone {
-            (self.chunk, self.deep)
-        } else {
-            let all = rate.bytes(horizon);
-            let chunk = (all / (PARTS * self.channels)).clamp(self.floor(), self.chunk);
-            (chunk, (all / 2).clamp(self.lasting(), self.deep))
-        };
-        let quota = rate.bytes(horizon.saturating_sub(free_in));
-        let bytes = self.even(chunk, left);
+        // What it should still do, and what of that it has not got.
+        let (all, quota) = (rate.bytes(horizon), rate.bytes(horizon.saturating_sub(free_in)));
+        let part = (all / PARTS).max(if alone { quota } else { WHOLE }) / self.channels;
+        let bytes = self.even(part.min(quota).clamp(self.floor(), self.chunk), left);
+        let deep = if alone { self.deep } else { (all / 2).clamp(self.lasting(), self.deep) };
         Offer {
             bytes: bytes as u32,
             end: free_in.saturating_add(rate.time(bytes)),
@@ -148,7 +150,8 @@ impl Rail {
 
     /// Bytes in flight that keep it busy.
     fn lasting(&self) -> u64 {
-        self.rate().bytes(LASTING).clamp(2 * FLOOR, PLENTY)
+        let most = if self.pace.is_measured() { PLENTY } else { PLENTY / 2 };
+        self.rate().bytes(LASTING).clamp(2 * FLOOR, most)
     }
 
     /// Shortest message that is cut: where few fit at once, they must last.
