@@ -8,10 +8,11 @@
 //!                                             <- Welcome: an address for each rail, seal
 //! ```
 //!
-//! Either end may say `Refused` instead of its next message. Each seal covers every byte that either end has said
-//! before it and what kind of message it is in, so that it is worth nothing in another handshake, at another
-//! place or in the other direction, and a byte that somebody changes on the way breaks the next one. What comes
-//! after the handshake is not sealed: the secret decides who may speak, and does not replace a private network.
+//! Either end may say `Refused` instead of its next message. A seal covers the message at whose end it stands and
+//! every byte that either end has said before: both nonces, and which end says it. So it is worth nothing in
+//! another handshake or in the other direction, and a byte that somebody changes on the way breaks the next seal.
+//! What comes after the handshake is not sealed: the secret decides who may speak, and does not replace a private
+//! network.
 //!
 //! An endpoint may meet itself.
 
@@ -78,7 +79,8 @@ pub struct Facts {
     pub device: Option<u16>,
     /// Host and process, for people. At most [`LONGEST_NAME`]; longer ones are cut.
     pub name: String,
-    /// NICs that it can use. The peer refuses none, and from more than [`MOST_RAILS`](crate::frame::MOST_RAILS) only the first are said.
+    /// NICs that it can use, from 1 to [`MOST_RAILS`](crate::frame::MOST_RAILS). Those beyond are not said, and
+    /// the peer refuses an endpoint without any.
     pub rails: Vec<RailFacts>,
 }
 

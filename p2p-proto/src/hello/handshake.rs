@@ -43,13 +43,9 @@ enum State {
     Failed(HelloError),
 }
 
-/// Which message a seal is in: the same bytes have another seal in another one.
-#[derive(Clone, Copy)]
-struct Place(&'static [u8; 16]);
-
-const IN_CHALLENGE: Place = Place(b"p2p in challenge");
-const IN_PROOF: Place = Place(b"p2p in its proof");
-const IN_WELCOME: Place = Place(b"p2p in a welcome");
+/// First bytes under each seal: those of nothing else that the secret may be used for. What follows begins with
+/// the whole hello, and ends with the message itself, whose head says what kind it is.
+const DOMAIN: &[u8; 16] = b"UP2P-handshake-1";
 
 impl Handshake {
     /// The end that has opened the stream. It speaks first: there is output at once.
@@ -128,7 +124,7 @@ impl Handshake {
             }
         }
         message::check_addresses(&addresses).map_err(HelloError::Misuse)?;
-        self.say_sealed(IN_WELCOME, WELCOME, |_, into| message::write_addresses(&addresses, into));
+        self.say_sealed(WELCOME, |_, into| message::write_addresses(&addresses, into));
         let rest = self.intake.rest();
         self.leftover.extend_from_slice(&rest);
         self.over(State::Done);
@@ -171,13 +167,18 @@ impl Handshake {
         let wrong = |rule| HelloError::Rule { message: name, rule };
         let state = std::mem::replace(&mut self.state, State::Done);
         match (state, kind) {
-            (_, REFUSED) => Err(message::read_refused(message, VERSIONS, self.own.secret).map_err(wrong)?),
+            (_, REFUSED) => {
+                let error = message::read_refused(message, VERSIONS, self.own.secret).map_err(wrong)?;
+                // Its last word is not answered.
+                self.over(State::Failed(error.clone()));
+                Err(error)
+            }
             (State::Hello, HELLO) => self.hello(message, wrong),
             (State::Challenge, CHALLENGE) => self.challenge(message, wrong),
             (State::Proof(peer), PROOF) => {
                 let fields = message::sealed(message).map_err(wrong)?;
                 fields.end().map_err(wrong)?;
-                self.check_seal(IN_PROOF, message)?;
+                self.check_seal(message)?;
                 self.state = State::Rails;
                 Ok(Step::MakeRails { peer })
             }
@@ -185,7 +186,7 @@ impl Handshake {
                 let mut fields = message::sealed(message).map_err(wrong)?;
                 let addresses = message::read_addresses(&mut fields).map_err(wrong)?;
                 fields.end().map_err(wrong)?;
-                self.check_seal(IN_WELCOME, message)?;
+                self.check_seal(message)?;
                 self.over(State::Done);
                 Ok(Step::Connect { peer, addresses })
             }
@@ -205,7 +206,7 @@ impl Handshake {
         }
         self.check_secrets(&peer)?;
         self.said.extend_from_slice(message);
-        self.say_sealed(IN_CHALLENGE, CHALLENGE, |own, into| {
+        self.say_sealed(CHALLENGE, |own, into| {
             into.put_u16_le(version);
             message::write_party(own, into);
         });
@@ -222,8 +223,8 @@ impl Handshake {
         let peer = message::read_party(&mut fields).map_err(&wrong)?;
         fields.end().map_err(&wrong)?;
         self.check_secrets(&peer)?;
-        self.check_seal(IN_CHALLENGE, message)?;
-        self.say_sealed(IN_PROOF, PROOF, |_, _| {});
+        self.check_seal(message)?;
+        self.say_sealed(PROOF, |_, _| {});
         self.state = State::Welcome(peer.facts);
         Ok(Step::More)
     }
@@ -234,23 +235,23 @@ impl Handshake {
     }
 
     /// Checks the seal at a message's end. The message is said then.
-    fn check_seal(&mut self, place: Place, message: &[u8]) -> Result<(), HelloError> {
+    fn check_seal(&mut self, message: &[u8]) -> Result<(), HelloError> {
         let (front, seal) = message.split_at(message.len().saturating_sub(SEAL));
-        if !same(seal, &self.seal.seal(&[place.0, &self.said, front])) {
+        if !same(seal, &self.seal.seal(&[DOMAIN, &self.said, front])) {
             return Err(HelloError::WrongSecret);
         }
         self.said.extend_from_slice(message);
         Ok(())
     }
 
-    fn say_sealed(&mut self, place: Place, kind: u16, fields: impl FnOnce(&Party, &mut BytesMut)) {
+    fn say_sealed(&mut self, kind: u16, fields: impl FnOnce(&Party, &mut BytesMut)) {
         let mut message = message::write(kind, |into| {
             fields(&self.own, into);
             into.put_bytes(0, SEAL);
         });
         let length = message.len().saturating_sub(SEAL);
         let (front, seal) = message.split_at_mut(length);
-        seal.copy_from_slice(&self.seal.seal(&[place.0, &self.said, front]));
+        seal.copy_from_slice(&self.seal.seal(&[DOMAIN, &self.said, front]));
         self.say(&message);
     }
 
@@ -260,10 +261,11 @@ impl Handshake {
     }
 
     fn fail(&mut self, error: HelloError) -> HelloError {
-        if let Some(message) = message::refusal(&error, VERSIONS) {
-            self.output.extend_from_slice(&message);
+        if !matches!(self.state, State::Failed(_)) {
+            let told = message::refusal(&error, VERSIONS).unwrap_or_default();
+            self.output.extend_from_slice(&told);
+            self.over(State::Failed(error.clone()));
         }
-        self.over(State::Failed(error.clone()));
         error
     }
 

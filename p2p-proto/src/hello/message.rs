@@ -192,7 +192,7 @@ pub(super) fn read_addresses(reader: &mut Reader<'_>) -> Result<Vec<Bytes>, Rule
     (0..count).map(address).collect()
 }
 
-/// What an end that gives up says about it; `None` if it says nothing.
+/// What an end that gives up says to the other one; `None` if it says nothing.
 pub(super) fn refusal(error: &HelloError, own: Versions) -> Option<BytesMut> {
     let reason = match error {
         // It would not understand, or has given up itself.
@@ -202,7 +202,10 @@ pub(super) fn refusal(error: &HelloError, own: Versions) -> Option<BytesMut> {
         HelloError::OneSecret { .. } => reason::ONE_SECRET,
         HelloError::Order { .. } | HelloError::Rule { .. } | HelloError::Misuse(_) => reason::TEXT,
     };
-    Some(write_refused(reason, own, &error.to_string()))
+    // A text about "its message" is told to the one who said it.
+    let why = error.to_string();
+    let why = why.strip_prefix("its ").map_or_else(|| why.clone(), |rest| format!("your {rest}"));
+    Some(write_refused(reason, own, &why))
 }
 
 pub(super) fn refused(own: Versions, why: &str) -> BytesMut {
