@@ -11,6 +11,9 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hello;
 pub mod id;
 pub mod list;

@@ -29,7 +29,8 @@ const CASES: &str = "50000";
 const CASES_WITH_SOCKETS: &str = "512";
 
 /// Targets of `fuzz/`.
-const FUZZED: [&str; 3] = ["exchange_word", "exchange_hello", "exchange_address"];
+const FUZZED: [&str; 5] =
+    ["exchange_word", "exchange_hello", "exchange_address", "proto_frame", "proto_hello"];
 /// Time for each of them.
 const FUZZ_SECONDS: u64 = 60;
 
