@@ -7,3 +7,4 @@
 #![forbid(unsafe_code)]
 
 pub mod control_tcp;
+pub mod registry;
