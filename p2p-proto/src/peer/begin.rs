@@ -66,11 +66,7 @@ impl Peer {
     /// [`Rejected`]; the link is as before.
     pub fn send(&mut self, local: List<LocalRange>) -> Result<TransferId, Rejected> {
         self.admits()?;
-        let (handle, number) = self.begin(Kind::Send, Part::Sender, local, 0, None);
-        if self.table.get(handle).is_some_and(|entry| entry.total == 0) {
-            self.ready(handle);
-        }
-        Ok(number)
+        Ok(self.begin(Kind::Send, Part::Sender, local, 0, None).1)
     }
 
     /// Receives the send of the peer that it meets, which may be shorter; a longer one is refused, and the next one may

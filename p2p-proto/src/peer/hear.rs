@@ -324,6 +324,11 @@ impl Peer {
             Verdict::RailLost(rail) => (Input::PeerLost, Outcome::RailLost(rail)),
             Verdict::MemoryGone => (Input::PeerLost, Outcome::MemoryGone { here: false }),
         };
+        // Where an empty send goes to need not be said before.
+        let is_empty = |entry: &Entry| entry.part == Part::Sender && entry.total == 0;
+        if verdict == Verdict::Landed && self.table.get(handle).is_some_and(is_empty) {
+            self.ready(handle);
+        }
         self.apply_peer(handle, input, outcome)?;
         self.settle(handle);
         Ok(())

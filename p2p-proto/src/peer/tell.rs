@@ -21,7 +21,7 @@ impl Peer {
             self.output.say(&Frame::Pong { number });
         }
         let most = self.caps.control as usize;
-        while self.output.len() < most / 2 {
+        while self.output.len() < most.div_ceil(2) {
             let Some(handle) = self.telling.pop_front() else { break };
             // Behind the others: a short list does not wait for a long one.
             if self.tell_one(handle) == Left::More {

@@ -1,0 +1,33 @@
+//! Two links, each the other's peer, over rails and a control stream that do anything they may.
+
+#[path = "link/memory.rs"]
+mod memory;
+#[path = "link/random.rs"]
+mod random;
+#[path = "link/script.rs"]
+mod script;
+#[path = "link/world.rs"]
+mod world;
+
+use proptest::prelude::*;
+
+use crate::script::Faults;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_byte_arrives_where_it_belongs(script in script::scripts(Faults::None)) {
+        script.run();
+    }
+
+    #[test]
+    fn lost_rails_fail_what_was_on_them(script in script::scripts(Faults::Rails)) {
+        script.run();
+    }
+
+    #[test]
+    fn a_lost_link_ends_everything(script in script::scripts(Faults::Link)) {
+        script.run();
+    }
+}
