@@ -27,7 +27,7 @@ struct Counted {
 }
 
 /// From the floor upwards.
-const COUNTED: [Counted; 3] = [
+const COUNTED: [Counted; 4] = [
     Counted {
         package: "tcpx-core",
         example: "window_cycle",
@@ -42,6 +42,11 @@ const COUNTED: [Counted; 3] = [
         package: "p2p-transport-mock",
         example: "simulated_message",
         cycle: "one message of 1 KiB in a simulation, with submits and polls of both ends",
+    },
+    Counted {
+        package: "p2p-proto",
+        example: "vector_of_pages",
+        cycle: "a page in the lists of both ends, said, cut and named, once scattered and once merged",
     },
 ];
 

@@ -82,8 +82,8 @@ impl Pace {
 
     /// The rail had too little to do for so long.
     pub(super) fn slack(&mut self, nanoseconds: u64) {
-        self.busy.slack += nanoseconds;
-        self.window.slack += nanoseconds;
+        self.busy.slack = self.busy.slack.saturating_add(nanoseconds);
+        self.window.slack = self.window.slack.saturating_add(nanoseconds);
     }
 
     /// Something of `in_flight` bytes ends, after nothing did for so long. True if all of them should have ended

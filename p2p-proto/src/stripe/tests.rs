@@ -1,1 +1,326 @@
-//! Rates, rails and choices one at a time.
+//! Choices one at a time, and calls that are out of order. How well rails are used is shown over simulated ones,
+//! in `tests/striping.rs`.
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const CHUNK: u32 = PREFERRED_CHUNK;
+
+fn limits(megabits: u32) -> RailLimits {
+    RailLimits { max_message: CHUNK, max_slices: 16, max_sends: 16, max_recvs: 16, peer_slices: 16, megabits }
+}
+
+fn at(microseconds: u64) -> Duration {
+    Duration::from_micros(microseconds)
+}
+
+const fn rail(index: u8) -> RailIndex {
+    RailIndex(index)
+}
+
+/// Gives out bytes until no rail wants more. What each rail got, and what is left.
+fn give(striper: &mut Striper, now: Duration, mut left: u64) -> (Vec<u64>, u64) {
+    let mut given = vec![0; striper.rails.len()];
+    while let Some(Choice { rail, bytes }) = striper.choose(now, left) {
+        striper.started(now, rail, bytes);
+        given[usize::from(rail.0)] += u64::from(bytes);
+        left -= u64::from(bytes);
+    }
+    (given, left)
+}
+
+#[test]
+fn nothing_left_or_no_rail_is_no_choice() {
+    let mut striper = Striper::new(&[limits(0)]);
+    assert_eq!(striper.choose(at(0), 0), None);
+    assert_eq!(Striper::new(&[]).choose(at(0), 1), None);
+    striper.lost(rail(0));
+    assert_eq!(striper.choose(at(0), 1), None);
+}
+
+#[test]
+fn equal_rails_get_equal_shares_and_no_more_than_they_need() {
+    let mut striper = Striper::new(&[limits(100_000); 4]);
+    let (given, left) = give(&mut striper, at(0), 1 << 40);
+    assert_eq!(given, [2 * u64::from(CHUNK); 4]);
+    assert_eq!(left, (1 << 40) - 8 * u64::from(CHUNK));
+}
+
+#[test]
+fn half_of_a_short_transfer_waits_for_what_is_learnt_meanwhile() {
+    let mut striper = Striper::new(&[limits(100_000); 4]);
+    let (given, left) = give(&mut striper, at(0), 16 * MIB);
+    assert_eq!((given, left), (vec![2 * MIB; 4], 8 * MIB));
+}
+
+#[test]
+fn shares_are_as_the_nics_say() {
+    // Nothing is known of the last one, so that it counts as an average one.
+    let mut striper = Striper::new(&[limits(100_000), limits(50_000), limits(150_000), limits(0)]);
+    let (given, left) = give(&mut striper, at(0), 2 * MIB);
+    assert_eq!(left, 0);
+    let grain = 64 << 10;
+    for (given, fair) in given.into_iter().zip([MIB / 2, MIB / 4, MIB * 3 / 4, MIB / 2]) {
+        assert!(given.abs_diff(fair) <= grain, "{given} instead of {fair}");
+    }
+}
+
+#[test]
+fn bytes_wait_for_a_better_rail() {
+    let mut striper = Striper::new(&[limits(100_000), limits(1000)]);
+    // In flight on the fast one for some 84 us: there is room, and the slow one would take 500 us for so little.
+    striper.started(at(0), rail(0), 1 << 20);
+    assert_eq!(striper.choose(at(0), 64 << 10).map(|choice| choice.rail), Some(rail(0)));
+    let mut full = Striper::new(&[RailLimits { max_sends: 1, ..limits(100_000) }, limits(1000)]);
+    full.started(at(0), rail(0), 1 << 20);
+    assert_eq!(full.choose(at(0), 64 << 10), None);
+    full.ended(at(84), rail(0), 1 << 20);
+    assert_eq!(full.choose(at(84), 64 << 10).map(|choice| choice.rail), Some(rail(0)));
+}
+
+#[test]
+fn bytes_do_not_wait_for_a_rail_that_is_late() {
+    let mut striper = Striper::new(&[RailLimits { max_sends: 1, ..limits(100_000) }, limits(1000)]);
+    striper.started(at(0), rail(0), 1 << 20);
+    assert_eq!(striper.choose(at(100), 64 << 10), None);
+    assert_eq!(striper.choose(at(10_000), 64 << 10).map(|choice| choice.rail), Some(rail(1)));
+}
+
+#[test]
+fn a_short_transfer_is_one_message_on_the_rail_that_is_free_first() {
+    let mut striper = Striper::new(&[limits(100_000); 3]);
+    striper.started(at(0), rail(0), 1 << 20);
+    striper.started(at(0), rail(1), 1 << 19);
+    let choice = striper.choose(at(0), 100 << 10);
+    assert_eq!(choice, Some(Choice { rail: rail(2), bytes: 100 << 10 }));
+    striper.started(at(0), rail(2), 1 << 21);
+    assert_eq!(striper.choose(at(0), 100 << 10), Some(Choice { rail: rail(1), bytes: 100 << 10 }));
+}
+
+#[test]
+fn messages_are_whole_grains_and_leave_no_crumb() {
+    let mut striper = Striper::new(&[limits(100_000); 3]);
+    let mut left = 2 * MIB + 12_345;
+    while let Some(Choice { rail, bytes }) = striper.choose(at(0), left) {
+        striper.started(at(0), rail, bytes);
+        left -= u64::from(bytes);
+        assert!(bytes >= 64 << 10 && (left == 0 || bytes % (64 << 10) == 0), "{bytes}, {left} left");
+    }
+    assert_eq!(left, 0);
+    // Where a crumb does not fit into the message before it, both are shorter.
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let left = u64::from(CHUNK) + 1;
+    let (given, rest) = give(&mut striper, at(0), left);
+    assert_eq!((given, rest), (vec![left], 0));
+    let mut striper = Striper::new(&[limits(100_000)]);
+    assert_eq!(striper.choose(at(0), left).map(|choice| choice.bytes), Some(CHUNK + 1 - (64 << 10)));
+}
+
+#[test]
+fn limits_that_make_no_sense_do_no_harm() {
+    let nothing =
+        RailLimits { max_message: 0, max_slices: 0, max_sends: 0, max_recvs: 0, peer_slices: 0, megabits: 0 };
+    let mut striper = Striper::with_chunk(&[nothing], 0);
+    assert_eq!(striper.choose(at(0), 5), Some(Choice { rail: rail(0), bytes: 1 }));
+    striper.started(at(0), rail(0), 1);
+    assert_eq!(striper.choose(at(0), 5), None);
+    let all = RailLimits { max_message: u32::MAX, max_sends: u16::MAX, megabits: u32::MAX, ..nothing };
+    let mut striper = Striper::with_chunk(&[all; 256], u32::MAX);
+    let (given, _) = give(&mut striper, Duration::MAX, u64::MAX);
+    assert!(given.iter().all(|bytes| (1 << 20..=32 << 20).contains(bytes)), "{given:?}");
+}
+
+#[test]
+fn calls_that_are_out_of_place_change_nothing() {
+    let mut striper = Striper::new(&[limits(100_000); 2]);
+    striper.started(at(0), rail(9), 7);
+    striper.ended(at(0), rail(9), 7);
+    striper.ended(at(0), rail(0), 7);
+    striper.lost(rail(9));
+    assert!(striper.is_idle());
+    let (given, _) = give(&mut striper, at(0), 1 << 40);
+    assert_eq!(given, [2 * u64::from(CHUNK); 2]);
+}
+
+#[test]
+fn what_was_on_a_lost_rail_is_not_in_flight() {
+    let mut striper = Striper::new(&[limits(0); 2]);
+    striper.started(at(0), rail(0), 7);
+    assert!(!striper.is_idle());
+    striper.lost(rail(0));
+    assert!(striper.is_idle());
+    striper.started(at(1), rail(0), 7);
+    striper.ended(at(1), rail(0), 7);
+    assert!(striper.is_idle());
+    assert_eq!(striper.choose(at(1), 7).map(|choice| choice.rail), Some(rail(1)));
+}
+
+#[test]
+fn completions_of_one_moment_say_nothing_about_the_speed() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let before = striper.rails[0].rate();
+    for _ in 0..100 {
+        striper.started(at(5), rail(0), CHUNK);
+        striper.ended(at(5), rail(0), CHUNK);
+        striper.started(at(5), rail(0), CHUNK);
+        striper.started(at(5), rail(0), CHUNK);
+        striper.ended(at(5), rail(0), CHUNK);
+        striper.ended(at(5), rail(0), CHUNK);
+    }
+    assert_eq!(striper.rails[0].rate(), before);
+}
+
+/// A rail at which a message of 1 MiB ends every `microseconds`, of which two are always in flight.
+fn run(striper: &mut Striper, start: u64, microseconds: u64, messages: u64) -> u64 {
+    striper.started(at(start), rail(0), 1 << 20);
+    striper.started(at(start), rail(0), 1 << 20);
+    for message in 1..=messages {
+        let now = at(start + message * microseconds);
+        striper.ended(now, rail(0), 1 << 20);
+        if message + 2 <= messages {
+            striper.started(now, rail(0), 1 << 20);
+        }
+    }
+    start + messages * microseconds
+}
+
+/// Of the first rail.
+fn microseconds_for_a_mebibyte(striper: &Striper) -> u64 {
+    striper.rails[0].rate().time(1 << 20) / 1000
+}
+
+#[test]
+fn a_rate_is_learnt_and_a_change_is_followed_within_a_few_windows() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let mut now = run(&mut striper, 0, 100, 20);
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+    now = run(&mut striper, now, 400, 20);
+    assert!((350..=410).contains(&microseconds_for_a_mebibyte(&striper)));
+    run(&mut striper, now, 50, 20);
+    assert!((49..=60).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn a_rail_with_little_to_do_is_not_taken_for_a_slow_one() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let now = run(&mut striper, 0, 100, 40);
+    // One short message after the other, always two of them and with long gaps: all that there was to send.
+    striper.started(at(now), rail(0), 64 << 10);
+    for nth in 1..500 {
+        striper.started(at(now + nth * 1000), rail(0), 64 << 10);
+        striper.ended(at(now + nth * 1000 + 5), rail(0), 64 << 10);
+    }
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn what_is_only_handed_over_at_first_is_not_taken_for_speed() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let now = run(&mut striper, 0, 100, 40);
+    let mut now = now + 1000;
+    for _ in 0..50 {
+        // Gone at once, and followed by nothing that would show how fast the rail is.
+        striper.started(at(now), rail(0), 1 << 20);
+        striper.ended(at(now + 1), rail(0), 1 << 20);
+        now += 1000;
+    }
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn an_unmeasured_rail_is_compared_with_a_measured_one() {
+    let mut striper = Striper::new(&[limits(100_000), limits(200_000)]);
+    run(&mut striper, 0, 1000, 20);
+    let (measured, other) = (striper.rails[0].rate(), striper.rails[1].rate());
+    assert_eq!(other.time(2 << 20) / 1000, measured.time(1 << 20) / 1000);
+    // And from its own first measurement on, it is not.
+    striper.started(at(50_000), rail(1), CHUNK);
+    striper.ended(at(54_000), rail(1), CHUNK);
+    let own = striper.rails[1].rate();
+    run(&mut striper, 60_000, 10, 20);
+    assert_eq!(striper.rails[1].rate(), own);
+}
+
+#[test]
+fn choosing_and_learning_allocates_nothing() {
+    let mut striper = Striper::new(&[limits(0); 8]);
+    let measured = allocation_counter::measure(|| {
+        let mut now = 0;
+        for _ in 0..100 {
+            while let Some(Choice { rail, bytes }) = striper.choose(at(now), 1 << 40) {
+                striper.started(at(now), rail, bytes);
+            }
+            for index in 0..8 {
+                now += 10;
+                striper.ended(at(now), rail(index), CHUNK);
+            }
+        }
+    });
+    assert_eq!(measured.count_total, 0);
+}
+
+#[derive(Clone, Debug)]
+enum Call {
+    Choose(u64),
+    Started(u8, u32),
+    Ended(u8, u32),
+    Lost(u8),
+}
+
+fn any_call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        8 => any::<u64>().prop_map(Call::Choose),
+        8 => (0..6_u8, any::<u32>()).prop_map(|(rail, bytes)| Call::Started(rail, bytes)),
+        8 => (0..6_u8, any::<u32>()).prop_map(|(rail, bytes)| Call::Ended(rail, bytes)),
+        1 => (0..6_u8).prop_map(Call::Lost),
+    ]
+}
+
+fn any_limits() -> impl Strategy<Value = RailLimits> {
+    (any::<u32>(), any::<u16>(), any::<u32>()).prop_map(|(max_message, max_sends, megabits)| RailLimits {
+        max_message,
+        max_sends,
+        megabits,
+        ..limits(0)
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_calls_are_answered_alike_and_without_a_panic(
+        rails in vec(any_limits(), 0..5),
+        calls in vec((any::<u64>(), any_call()), 0..200),
+    ) {
+        let (mut one, mut two) = (Striper::new(&rails), Striper::new(&rails));
+        for (nanoseconds, call) in calls {
+            let now = Duration::from_nanos(nanoseconds);
+            match call {
+                Call::Choose(left) => {
+                    let choice = one.choose(now, left);
+                    prop_assert_eq!(choice, two.choose(now, left));
+                    if let Some(Choice { rail, bytes }) = choice {
+                        prop_assert!(bytes > 0 && u64::from(bytes) <= left);
+                        prop_assert!(bytes <= rails[usize::from(rail.0)].max_message.max(1));
+                    }
+                }
+                Call::Started(rail, bytes) => {
+                    one.started(now, RailIndex(rail), bytes);
+                    two.started(now, RailIndex(rail), bytes);
+                }
+                Call::Ended(rail, bytes) => {
+                    one.ended(now, RailIndex(rail), bytes);
+                    two.ended(now, RailIndex(rail), bytes);
+                }
+                Call::Lost(rail) => {
+                    one.lost(RailIndex(rail));
+                    two.lost(RailIndex(rail));
+                }
+            }
+        }
+    }
+}
