@@ -30,6 +30,7 @@ mod line;
 mod notices;
 mod output;
 mod post;
+mod release;
 mod table;
 mod tell;
 mod waiting;

@@ -1,0 +1,26 @@
+//! Memory that the caller takes back.
+
+use super::Peer;
+use super::words::Outcome;
+use crate::frame::Verdict;
+use crate::id::LocalRegion;
+
+impl Peer {
+    /// The caller takes a region back: transfers that use it end [`Outcome::MemoryGone`] here and at the peer. What was
+    /// announced of them is still sent, or received and thrown away, because the order on the rails holds; until then
+    /// the link [holds](Self::holds) the region.
+    pub fn release(&mut self, region: LocalRegion) {
+        for handle in self.table.handles() {
+            let entry = self.table.get(handle).filter(|entry| entry.state.is_open());
+            if entry.is_some_and(|entry| entry.local.ranges().iter().any(|range| range.region == region)) {
+                self.fail(handle, Outcome::MemoryGone { here: true }, Verdict::MemoryGone);
+            }
+        }
+    }
+
+    /// Whether a transfer that is not quiet yet uses a region: its memory may still be read or written.
+    pub fn holds(&self, region: LocalRegion) -> bool {
+        let entries = self.table.handles().into_iter().filter_map(|handle| self.table.get(handle));
+        entries.flat_map(|entry| entry.local.ranges()).any(|range| range.region == region)
+    }
+}
