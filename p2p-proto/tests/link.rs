@@ -1,9 +1,13 @@
 //! Two links, each the other's peer, over rails and a control stream that do anything they may.
 
+#[path = "link/check.rs"]
+mod check;
 #[path = "link/memory.rs"]
 mod memory;
 #[path = "link/random.rs"]
 mod random;
+#[path = "link/run.rs"]
+mod run;
 #[path = "link/script.rs"]
 mod script;
 #[path = "link/world.rs"]

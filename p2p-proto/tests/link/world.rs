@@ -161,7 +161,7 @@ impl World {
             let count = count.min(inbox.len());
             let bytes: Vec<u8> = inbox.drain(..count).collect();
             self.moved += count as u64;
-            peer.receive(self.now, &bytes, memory).unwrap();
+            peer.receive(self.now, &bytes, memory).expect("the other end keeps to the protocol");
         }
     }
 

@@ -1,0 +1,395 @@
+//! A peer that breaks the protocol: the link ends, with a word about why, and nothing else breaks.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use p2p_proto::frame::{
+    Chunk, Frame, Kind, LONGEST_NOTIFICATION, LONGEST_PIECE, Owner, Refusal, Repeat, Run, Verdict,
+};
+use p2p_proto::id::{LocalRegion, RailIndex, RegionKey, TransferId};
+use p2p_proto::list::{List, LocalRange, RemoteRange};
+use p2p_proto::peer::{Caps, Exports, Happened, Landing, Outcome, Peer, Side};
+use p2p_proto::stripe::RailLimits;
+use p2p_proto::wire::{Decoder, encode};
+use proptest::prelude::*;
+
+const NOW: Duration = Duration::ZERO;
+const KEY: RegionKey = RegionKey { index: 7, generation: 1, secret: 5 };
+const RAIL: RailLimits =
+    RailLimits { max_message: 100, max_slices: 2, max_sends: 4, max_recvs: 4, peer_slices: 2, megabits: 0 };
+
+/// Opens anything under one key.
+struct Open;
+
+impl Exports for Open {
+    fn open(&self, key: RegionKey, offset: u64, len: u64, _: bool) -> Result<LocalRange, Refusal> {
+        let range = LocalRange { region: LocalRegion(1), offset, len };
+        if key == KEY { Ok(range) } else { Err(Refusal::UnknownKey) }
+    }
+}
+
+/// A link that has begun a write (1), a read (2), a send (3) and a receive (4), of 300 bytes each.
+fn link() -> Peer {
+    let mut peer = Peer::new(vec![RAIL, RAIL], Caps::default());
+    peer.write(local(300), remote(300), None).expect("there is room");
+    peer.read(local(300), remote(300)).expect("there is room");
+    peer.send(local(300)).expect("there is room");
+    peer.recv(local(300)).expect("there is room");
+    peer.drive(NOW);
+    peer
+}
+
+fn local(len: u64) -> List<LocalRange> {
+    List::of([LocalRange { region: LocalRegion(0), offset: 0, len }]).expect("it breaks no limit")
+}
+
+fn remote(len: u64) -> List<RemoteRange> {
+    List::of([RemoteRange { key: KEY, offset: 0, len }]).expect("it breaks no limit")
+}
+
+fn begin(transfer: u64, kind: Kind, total: u64, ranges: u32) -> Frame {
+    Frame::Begin { transfer: TransferId(transfer), kind, total, ranges, counter: None }
+}
+
+fn ranges(transfer: u64, ranges: &[(u64, u64)]) -> Frame {
+    Frame::Ranges { transfer: TransferId(transfer), runs: vec![Run { key: KEY, ranges: ranges.to_vec() }] }
+}
+
+fn shape(owner: Owner, transfer: u64, length: u64, count: u32) -> Frame {
+    Frame::Shape { owner, transfer: TransferId(transfer), parts: vec![Repeat { length, count }] }
+}
+
+fn chunks(rail: u8, before: u64, chunks: &[(Owner, u64, u64, u32)]) -> Frame {
+    let chunk = |&(owner, transfer, start, length): &(Owner, u64, u64, u32)| Chunk {
+        owner,
+        transfer: TransferId(transfer),
+        start,
+        length,
+    };
+    Frame::Chunks { rail: RailIndex(rail), before, chunks: chunks.iter().map(chunk).collect() }
+}
+
+fn fin(owner: Owner, transfer: u64, verdict: Verdict) -> Frame {
+    Frame::Fin { owner, transfer: TransferId(transfer), verdict }
+}
+
+fn notify(after: Option<u64>, more: bool, length: usize) -> Frame {
+    Frame::Notify { after: after.map(TransferId), more, bytes: Bytes::from(vec![1; length]) }
+}
+
+fn hear(peer: &mut Peer, frames: &[Frame]) -> Result<(), String> {
+    let mut bytes = BytesMut::new();
+    frames.iter().for_each(|frame| encode(frame, &mut bytes));
+    peer.receive(NOW, &bytes, &Open).map_err(|breach| breach.text().to_owned())
+}
+
+fn last_frame(peer: &Peer) -> Option<Frame> {
+    let mut decoder = Decoder::new();
+    decoder.push(peer.control());
+    let mut last = None;
+    while let Some(frame) = decoder.next().expect("what is said is well-formed") {
+        last = Some(frame);
+    }
+    last
+}
+
+/// How the transfers ended, in the order of their numbers.
+fn outcomes(peer: &mut Peer) -> Vec<Outcome> {
+    let mut ended = Vec::new();
+    while let Some(happened) = peer.happened() {
+        if let Happened::Ended { transfer, outcome } = happened {
+            ended.push((transfer, outcome));
+        }
+    }
+    ended.sort_by_key(|(transfer, _)| *transfer);
+    ended.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+use Owner::{Hearer, Speaker};
+
+#[test]
+fn breaches_end_the_link() {
+    let write = || [begin(1, Kind::Write, 300, 2), ranges(1, &[(0, 100), (200, 200)])];
+    let half = || [begin(1, Kind::Write, 300, 2), ranges(1, &[(0, 100)])];
+    let two = |one: [Frame; 2], more: Frame| [one.to_vec(), vec![more]].concat();
+    let read_whole = [begin(1, Kind::Read, 10, 1), ranges(1, &[(0, 10)]), shape(Speaker, 1, 10, 1)];
+    let cases: Vec<(&str, Vec<Frame>)> = vec![
+        ("number 0", vec![begin(0, Kind::Send, 1, 0)]),
+        ("a number again", vec![begin(2, Kind::Send, 1, 0), begin(2, Kind::Send, 1, 0)]),
+        ("a smaller number", vec![begin(2, Kind::Send, 1, 0), begin(1, Kind::Send, 1, 0)]),
+        ("more ranges than bytes", vec![begin(1, Kind::Write, 2, 3)]),
+        ("bytes without ranges", vec![begin(1, Kind::Write, 2, 0)]),
+        ("ranges without bytes", vec![begin(1, Kind::Read, 0, 1)]),
+        ("ranges of nothing", vec![ranges(1, &[(0, 1)])]),
+        ("ranges of a send", vec![begin(1, Kind::Send, 9, 0), ranges(1, &[(0, 1)])]),
+        ("more ranges than said", two(write(), ranges(1, &[(900, 1)]))),
+        ("fewer ranges than said", vec![begin(1, Kind::Write, 300, 2), ranges(1, &[(0, 300)])]),
+        ("more bytes than said", vec![begin(1, Kind::Write, 300, 2), ranges(1, &[(0, 301)])]),
+        ("fewer bytes than said", vec![begin(1, Kind::Write, 300, 1), ranges(1, &[(0, 299)])]),
+        ("shape of a write here", vec![shape(Hearer, 1, 300, 1)]),
+        ("shape of a read here", vec![shape(Hearer, 2, 300, 1)]),
+        ("shape of a receive here", vec![shape(Hearer, 4, 300, 1)]),
+        ("shape of nothing", vec![shape(Hearer, 5, 300, 1)]),
+        ("shape of its own write", two(write(), shape(Speaker, 1, 300, 1))),
+        ("a longer shape", vec![shape(Hearer, 3, 301, 1)]),
+        ("a longer shape, in two", vec![shape(Hearer, 3, 100, 2), shape(Hearer, 3, 101, 1)]),
+        ("a shape again", vec![shape(Hearer, 3, 300, 1), shape(Hearer, 3, 1, 1)]),
+        ("a shape of too many parts", vec![begin(1, Kind::Read, 1 << 40, 1), shape(Speaker, 1, 1, 1 << 23)]),
+        ("a read's shape again", [read_whole.to_vec(), vec![shape(Speaker, 1, 1, 1)]].concat()),
+        ("no such rail", two(write(), chunks(2, 0, &[(Speaker, 1, 0, 10)]))),
+        ("a gap on the rail", two(write(), chunks(0, 1, &[(Speaker, 1, 0, 10)]))),
+        (
+            "no count on the rail",
+            [
+                write().to_vec(),
+                vec![chunks(0, 0, &[(Speaker, 1, 0, 10)]), chunks(0, 0, &[(Speaker, 1, 10, 10)])],
+            ]
+            .concat(),
+        ),
+        ("too long for the rail", two(write(), chunks(0, 0, &[(Speaker, 1, 0, 101)]))),
+        ("a chunk of nothing", two(write(), chunks(0, 0, &[(Speaker, 2, 0, 10)]))),
+        ("a chunk of a write here", vec![chunks(0, 0, &[(Hearer, 1, 0, 10)])]),
+        ("a chunk of a receive here", vec![chunks(0, 0, &[(Hearer, 4, 0, 10)])]),
+        (
+            "a chunk of its own read",
+            [read_whole.to_vec(), vec![chunks(0, 0, &[(Speaker, 1, 0, 10)])]].concat(),
+        ),
+        ("bytes twice", two(write(), chunks(0, 0, &[(Speaker, 1, 0, 10), (Speaker, 1, 9, 10)]))),
+        ("bytes behind the end", two(write(), chunks(0, 0, &[(Speaker, 1, 290, 11)]))),
+        ("bytes far away", two(write(), chunks(0, 0, &[(Speaker, 1, u64::MAX - 4, 11)]))),
+        ("ranges not told", two(half(), chunks(0, 0, &[(Speaker, 1, 95, 10)]))),
+        (
+            "too many slices",
+            vec![
+                begin(1, Kind::Write, 6, 3),
+                ranges(1, &[(0, 2), (4, 2), (8, 2)]),
+                chunks(0, 0, &[(Speaker, 1, 0, 6)]),
+            ],
+        ),
+        (
+            "a send that nobody met",
+            vec![
+                begin(1, Kind::Send, 400, 0),
+                begin(2, Kind::Send, 9, 0),
+                begin(3, Kind::Send, 9, 0),
+                chunks(0, 0, &[(Speaker, 3, 0, 9)]),
+            ],
+        ),
+        ("a send before its shape", vec![begin(1, Kind::Send, 9, 0), chunks(0, 0, &[(Speaker, 1, 0, 9)])]),
+        ("landed, not announced", vec![fin(Hearer, 3, Verdict::Landed)]),
+        ("landed here", two(write(), fin(Speaker, 1, Verdict::Landed))),
+        (
+            "landed, an empty send of nobody",
+            vec![
+                begin(1, Kind::Send, 301, 0),
+                begin(2, Kind::Send, 1, 0),
+                begin(3, Kind::Send, 0, 0),
+                fin(Speaker, 3, Verdict::Landed),
+            ],
+        ),
+        ("the end of nothing", vec![fin(Hearer, 5, Verdict::MemoryGone)]),
+        ("the end of nothing of its own", vec![fin(Speaker, 1, Verdict::MemoryGone)]),
+        ("the end of a receive", vec![fin(Hearer, 4, Verdict::MemoryGone)]),
+        ("a notification after nothing", vec![notify(Some(1), false, 3)]),
+        (
+            "a notification after a send",
+            vec![begin(1, Kind::Send, 400, 0), begin(2, Kind::Send, 300, 0), notify(Some(2), false, 3)],
+        ),
+        (
+            "parts of two notifications",
+            two(write(), notify(None, true, 3)).into_iter().chain([notify(Some(1), false, 3)]).collect(),
+        ),
+        (
+            "a notification that never ends",
+            std::iter::repeat_n(notify(None, true, LONGEST_PIECE), LONGEST_NOTIFICATION / LONGEST_PIECE + 1)
+                .collect(),
+        ),
+    ];
+    for (what, frames) in cases {
+        let mut peer = link();
+        let Some((last, before)) = frames.split_last() else { continue };
+        assert_eq!(hear(&mut peer, before), Ok(()), "{what}: too early");
+        let text = hear(&mut peer, std::slice::from_ref(last)).expect_err(what);
+        assert!(!text.is_empty() && peer.is_over() && !peer.wants_control(), "{what}");
+        let goodbye = last_frame(&peer);
+        assert!(
+            matches!(&goodbye, Some(Frame::Goodbye { why }) if why.contains(&text)),
+            "{what}: {goodbye:?}"
+        );
+        let outcomes = outcomes(&mut peer);
+        assert_eq!(outcomes.len(), 4, "{what}: every transfer ends");
+        assert_eq!(peer.next_post(RailIndex(0), Side::Recv), None);
+    }
+}
+
+#[test]
+fn what_is_late_is_swallowed() {
+    let mut peer = link();
+    // A write under an unknown key is refused; what its owner said before it heard that is received anywhere.
+    let run = Run { key: RegionKey { index: 8, ..KEY }, ranges: vec![(0, 10)] };
+    let wrong = Frame::Ranges { transfer: TransferId(1), runs: vec![run] };
+    let late = [
+        begin(1, Kind::Write, 300, 2),
+        wrong,
+        ranges(1, &[(0, 290)]),
+        chunks(1, 0, &[(Speaker, 1, 0, 77), (Speaker, 1, 0, 5)]),
+        fin(Speaker, 1, Verdict::RailLost(RailIndex(0))),
+        notify(Some(1), false, 3),
+    ];
+    assert_eq!(hear(&mut peer, &late), Ok(()));
+    assert_eq!(last_frame(&peer), Some(fin(Hearer, 1, Verdict::Refused(Refusal::UnknownKey))));
+    for length in [77, 5] {
+        let post = peer.next_post(RailIndex(1), Side::Recv).expect("it is received");
+        assert_eq!((post.parts, post.scratch), (&[][..], length));
+        let token = post.token;
+        peer.posted(NOW, RailIndex(1), Side::Recv);
+        peer.ended(NOW, token, Landing::Done);
+    }
+    assert_eq!(peer.happened(), None, "its notification is not heard");
+}
+
+#[test]
+fn more_than_there_is_room_for_is_refused() {
+    let caps = Caps { peer_transfers: 2, peer_ranges: 4, ..Caps::default() };
+    let mut peer = Peer::new(vec![RAIL], caps);
+    let refused = |transfer| Some(fin(Hearer, transfer, Verdict::Refused(Refusal::TooMany)));
+    assert_eq!(hear(&mut peer, &[begin(1, Kind::Write, 300, 5)]), Ok(()));
+    assert_eq!(last_frame(&peer), refused(1));
+    peer.control_sent(usize::MAX);
+    let full = [begin(2, Kind::Write, 300, 4), begin(3, Kind::Send, 300, 0), begin(4, Kind::Send, 1, 0)];
+    assert_eq!(hear(&mut peer, &full), Ok(()));
+    assert_eq!(last_frame(&peer), refused(4));
+    peer.control_sent(usize::MAX);
+    // Room comes back with the end of what took it.
+    let again =
+        [fin(Speaker, 2, Verdict::MemoryGone), begin(5, Kind::Read, 300, 3), shape(Speaker, 5, 100, 1)];
+    assert_eq!(hear(&mut peer, &again), Ok(()));
+    assert!(peer.control().is_empty());
+    assert_eq!(hear(&mut peer, &[shape(Speaker, 5, 100, 1)]), Ok(()));
+    assert_eq!(last_frame(&peer), refused(5), "a shape takes room as well");
+}
+
+#[test]
+fn control_rests_while_much_is_announced() {
+    let caps = Caps { announced: 2, unread: 100, ..Caps::default() };
+    let mut peer = Peer::new(vec![RAIL], caps);
+    let frames = [
+        begin(1, Kind::Write, 30, 1),
+        ranges(1, &[(0, 30)]),
+        chunks(0, 0, &[(Speaker, 1, 0, 10), (Speaker, 1, 10, 10), (Speaker, 1, 20, 10)]),
+    ];
+    assert_eq!(hear(&mut peer, &frames), Ok(()));
+    assert!(!peer.wants_control());
+    let token = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    assert!(!peer.wants_control());
+    peer.ended(NOW, token, Landing::Done);
+    assert!(peer.wants_control());
+    assert_eq!(hear(&mut peer, &[notify(None, false, 30), notify(None, false, 30)]), Ok(()));
+    assert!(!peer.wants_control());
+    assert!(matches!(peer.happened(), Some(Happened::Notified(_))));
+    assert!(peer.wants_control());
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    let owner = || prop_oneof![Just(Speaker), Just(Hearer)];
+    let id = || 1u64..7;
+    let kind = prop_oneof![Just(Kind::Write), Just(Kind::Read), Just(Kind::Send)];
+    let length = || prop_oneof![Just(10u64), Just(20), Just(150), Just(300)];
+    let verdict = prop_oneof![
+        Just(Verdict::Landed),
+        Just(Verdict::MemoryGone),
+        Just(Verdict::RailLost(RailIndex(1))),
+        Just(Verdict::Refused(Refusal::TooLong)),
+    ];
+    let chunk = (
+        owner(),
+        id(),
+        prop_oneof![Just(0u64), Just(10), Just(100), Just(200)],
+        prop_oneof![Just(10u32), Just(100)],
+    );
+    prop_oneof![
+        4 => (id(), kind, length(), 1u32..3).prop_map(|(id, kind, total, count)| {
+            begin(id, kind, total, if kind == Kind::Send { 0 } else { count })
+        }),
+        4 => (id(), prop::collection::vec((0u64..50, length()), 1..3)).prop_map(|(id, list)| ranges(id, &list)),
+        4 => (owner(), id(), length(), 1u32..3).prop_map(|(owner, id, length, count)| shape(owner, id, length, count)),
+        6 => (0u8..2, prop::collection::vec(chunk, 1..4)).prop_map(|(rail, list)| chunks(rail, 0, &list)),
+        4 => (owner(), id(), verdict).prop_map(|(owner, id, verdict)| fin(owner, id, verdict)),
+        1 => (prop::option::of(id()), 0usize..9).prop_map(|(after, length)| notify(after, false, length)),
+        1 => Just(Frame::Ping { number: 1 }),
+    ]
+}
+
+/// Lets a frame name what there is, so that it comes further than the first check.
+fn make_likely(frame: &mut Frame, begun: &mut u64, announced: &mut [u64; 2]) {
+    let known = |owner: Owner, transfer: &mut TransferId, begun: u64| {
+        let last = if owner == Speaker { begun.max(1) } else { 3 };
+        transfer.0 = 1 + transfer.0 % last;
+    };
+    match frame {
+        Frame::Begin { transfer, .. } => {
+            *begun += 1;
+            transfer.0 = *begun;
+        }
+        Frame::Chunks { rail, before, chunks } => {
+            let count = &mut announced[usize::from(rail.0)];
+            *before = *count;
+            *count += chunks.len() as u64;
+            chunks.iter_mut().for_each(|chunk| known(chunk.owner, &mut chunk.transfer, *begun));
+        }
+        Frame::Ranges { transfer, .. } | Frame::Notify { after: Some(transfer), .. } => {
+            known(Speaker, transfer, *begun);
+        }
+        Frame::Shape { owner, transfer, .. } | Frame::Fin { owner, transfer, .. } => {
+            known(*owner, transfer, *begun);
+        }
+        Frame::Notify { after: None, .. }
+        | Frame::Ping { .. }
+        | Frame::Pong { .. }
+        | Frame::Goodbye { .. } => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever well-formed frames come, each transfer here ends once, and no message meets memory of one that is over.
+    #[test]
+    fn frames_without_sense_break_nothing(
+        frames in prop::collection::vec((any_frame(), any::<u8>()), 1..60),
+        lost in any::<bool>(),
+    ) {
+        let mut peer = link();
+        let mut announced = [0u64; 2];
+        let mut posted = Vec::new();
+        let mut ended = 0;
+        let mut begun = 0;
+        for (mut frame, act) in frames {
+            make_likely(&mut frame, &mut begun, &mut announced);
+            if hear(&mut peer, &[frame]).is_err() {
+                break;
+            }
+            peer.drive(NOW);
+            let rail = RailIndex(act % 2);
+            for side in [Side::Send, Side::Recv] {
+                if act & 4 > 0 && let Some(post) = peer.next_post(rail, side) {
+                    posted.push(post.token);
+                    peer.posted(NOW, rail, side);
+                }
+            }
+            if act & 8 > 0 && !posted.is_empty() {
+                let landing = if act > 250 { Landing::Failed } else { Landing::Done };
+                peer.ended(NOW, posted.swap_remove(usize::from(act) % posted.len()), landing);
+            }
+            ended += outcomes(&mut peer).len();
+        }
+        if lost {
+            peer.rail_lost(NOW, RailIndex(0));
+        }
+        peer.link_lost();
+        posted.into_iter().for_each(|token| peer.ended(NOW, token, Landing::Lost));
+        prop_assert_eq!(ended + outcomes(&mut peer).len(), 4);
+        prop_assert!(peer.is_over());
+    }
+}
