@@ -8,3 +8,4 @@
 
 pub mod control_tcp;
 pub mod registry;
+pub mod secret;

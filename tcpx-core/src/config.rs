@@ -35,7 +35,8 @@ pub use number::{
     Channels, ChunkBytes, GpuIndex, MessageBytes, Number, PluginInteger, Port, PortBase, WindowSize,
 };
 pub use value::{
-    AbsolutePath, AddressFamily, ControlAddress, Scheduler, SlownessChecks, TransportName, UnpackMode, Value,
+    AbsolutePath, AddressFamily, ControlAddress, Scheduler, SharedSecret, SlownessChecks, TransportName,
+    UnpackMode, Value,
 };
 
 use reader::Reader;
@@ -135,16 +136,26 @@ impl Config {
 
     /// Rules between two variables.
     fn contradictions(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
         let room = u64::from(u16::MAX - self.oob_port.value.get());
-        if self.port_retries.value.get() <= room {
-            return Vec::new();
+        if self.port_retries.value.get() > room {
+            problems.push(Problem::BadValue {
+                variable: "UCCL_TCPX_PORT_RETRIES",
+                value: self.port_retries.value.get().to_string().into(),
+                range: format!("0 to {room}, because UCCL_TCPX_OOB_PORT is {}", self.oob_port.value.get()),
+                default: "16",
+            });
         }
-        vec![Problem::BadValue {
-            variable: "UCCL_TCPX_PORT_RETRIES",
-            value: self.port_retries.value.get().to_string().into(),
-            range: format!("0 to {room}, because UCCL_TCPX_OOB_PORT is {}", self.oob_port.value.get()),
-            default: "16",
-        }]
+        let (heartbeat, timeout) = (self.heartbeat_seconds.value.get(), self.peer_timeout_seconds.value.get());
+        if heartbeat >= timeout {
+            problems.push(Problem::BadValue {
+                variable: "UCCL_P2P_HEARTBEAT_SECONDS",
+                value: heartbeat.to_string().into(),
+                range: format!("1 to {}, because UCCL_P2P_PEER_TIMEOUT_SECONDS is {timeout}", timeout - 1),
+                default: "1",
+            });
+        }
+        problems
     }
 }
 
@@ -188,6 +199,10 @@ settings! {
         "data plane without which nothing starts; tcpx: refuse plain TCP";
     peer_timeout_seconds: Number<2, 600> = "5", "UCCL_P2P_PEER_TIMEOUT_SECONDS",
         "time after which a peer that does not answer is dead, and that closing a connection may take";
+    heartbeat_seconds: Number<1, 300> = "1", "UCCL_P2P_HEARTBEAT_SECONDS",
+        "time without a word after which an endpoint asks its peer for a sign of life; less than UCCL_P2P_PEER_TIMEOUT_SECONDS";
+    secret: Option<SharedSecret> = "", "UCCL_P2P_SECRET",
+        "what all endpoints of a job must know to speak with each other, best 32 random bytes as text; it is never printed, and data is not encrypted; unset: whoever reaches an endpoint may speak";
     silence_seconds: Option<Number<1, 86_400>> = "", "UCCL_P2P_SILENCE_SECONDS",
         "time after which a connection is given up when operations are under way and none ends; unset: never, because a receive may wait for a peer that has nothing to send";
     plugin_path: PathBuf = "/usr/local/tcpx/lib64/libnccl-net-tcpx.so", "UCCL_TCPX_PLUGIN_PATH",

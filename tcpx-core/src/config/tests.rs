@@ -13,6 +13,8 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("UCCL_P2P_TRANSPORT", &["tcp", "tcpx", "auto"], &["rdma", "nccl", "efa", "TCP", "1"]),
     ("UCCL_P2P_REQUIRE", &["tcp", "tcpx", "auto"], &["rdma"]),
     ("UCCL_P2P_PEER_TIMEOUT_SECONDS", &["2", "600"], &["1", "601", "5s", "-1"]),
+    ("UCCL_P2P_HEARTBEAT_SECONDS", &["1", "4"], &["0", "301", "x"]),
+    ("UCCL_P2P_SECRET", &["x", " a b ", "0"], &[]),
     ("UCCL_P2P_SILENCE_SECONDS", &["1", "86400"], &["0", "86401", "x"]),
     ("UCCL_TCPX_PLUGIN_PATH", &["/a", "b/c.so"], &[]),
     (
@@ -176,12 +178,12 @@ fn what_is_not_allowed_is_an_error_that_names_variable_value_and_range() {
 }
 
 #[test]
-fn text_that_is_no_utf8_is_a_bad_value_except_in_paths() {
+fn text_that_is_no_utf8_is_a_bad_value_except_in_paths_and_secrets() {
     let broken = OsStr::from_bytes(b"/\xff");
     for variable in VARIABLES {
         let environment: FixedEnvironment = [(variable.name, broken)].into_iter().collect();
-        let takes_paths = variable.range().contains("path");
-        assert_eq!(Config::from_environment(&environment).is_ok(), takes_paths, "{}", variable.name);
+        let takes_bytes = variable.range().contains("path") || variable.name == "UCCL_P2P_SECRET";
+        assert_eq!(Config::from_environment(&environment).is_ok(), takes_bytes, "{}", variable.name);
     }
 }
 
@@ -312,6 +314,29 @@ fn each_name_of_the_table_is_read_once_and_nothing_else_is() {
     let names = VARIABLES.iter().flat_map(|variable| std::iter::once(&variable.name).chain(variable.aliases));
     let names: BTreeSet<_> = names.map(|name| (*name).to_owned()).collect();
     assert_eq!(asked.0.into_inner(), names);
+}
+
+#[test]
+fn a_heartbeat_comes_before_the_silence_is_too_long() {
+    let read = |heartbeat: &str, timeout: &str| {
+        let variables =
+            [("UCCL_P2P_HEARTBEAT_SECONDS", heartbeat), ("UCCL_P2P_PEER_TIMEOUT_SECONDS", timeout)];
+        Config::from_environment(&variables.into_iter().collect::<FixedEnvironment>())
+    };
+    assert!(read("9", "10").is_ok());
+    let text = read("10", "10").unwrap_err().to_string();
+    assert!(text.contains("HEARTBEAT_SECONDS") && text.contains("1 to 9"), "{text}");
+}
+
+#[test]
+fn a_secret_is_kept_and_not_printed() {
+    let variables = [("UCCL_P2P_SECRET", "hush-hush"), ("UCCL_P2P_PEER_TIMEOUT_SECONDS", "5")];
+    let config = Config::from_environment(&variables.into_iter().collect::<FixedEnvironment>()).unwrap();
+    assert_eq!(config.secret.value.as_ref().unwrap().reveal(), "hush-hush");
+    assert!(config.secret.is_from_user() && !format!("{config:?}").contains("hush"));
+    let bad = [("UCCL_P2P_SECRET", "hush-hush"), ("UCCL_P2P_PEER_TIMEOUT_SECONDS", "x")];
+    let error = Config::from_environment(&bad.into_iter().collect::<FixedEnvironment>()).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hush"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a setting can be made of.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +89,34 @@ impl Value for ControlAddress {
 
     fn range() -> String {
         "auto or an IPv4 or IPv6 address".to_owned()
+    }
+}
+
+/// Text that is never printed.
+#[derive(Clone, Eq, PartialEq)]
+pub struct SharedSecret(OsString);
+
+impl SharedSecret {
+    /// The text.
+    pub fn reveal(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret")
+    }
+}
+
+impl Value for SharedSecret {
+    /// Takes any text: an error would print it.
+    fn parse(text: &OsStr) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+
+    fn range() -> String {
+        "any text".to_owned()
     }
 }
 
