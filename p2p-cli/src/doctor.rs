@@ -43,8 +43,7 @@ const MOVING: Duration = STARTING.saturating_add(start::TRANSFER_LIMIT);
 /// For standard output instead of a file.
 const STANDARD_OUTPUT: &str = "-";
 
-/// Every line is OK, WARN or FAIL (SKIP: not tried), a subject, and what was found; below a WARN or FAIL stands
-/// what to do. The exit code is 1 if there is a FAIL.
+/// What a user can choose.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Folder that stands for / of the machine to look at; nothing is then started or sent

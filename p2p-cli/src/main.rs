@@ -36,6 +36,9 @@ enum Command {
     /// Moves verified messages between two processes and compares with plain TCP
     Bench(bench::Options),
     /// Says what this machine has for transfers, what it lacks, and what to do about it
+    ///
+    /// Each line is OK, WARN or FAIL (SKIP: not tried), a subject, and what was found; below a WARN or FAIL stands what
+    /// to type or set. The exit code is 1 if there is a FAIL. docs/troubleshooting.md has a section for each line.
     Doctor(doctor::Options),
 }
 

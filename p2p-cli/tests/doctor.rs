@@ -183,6 +183,17 @@ fn text_has_a_line_each_and_mends_below() {
 }
 
 #[test]
+fn every_line_has_its_section() {
+    let text = include_str!("../../docs/troubleshooting.md");
+    let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    for row in examine(&a3_high(), A3_HIGH, &[]).lines {
+        let is_it = |section: &&str| section.split(", ").any(|subject| subject == row.subject);
+        let is_nic = row.subject.starts_with("NIC ") && sections.contains(&"NICs, NIC eth1");
+        assert!(is_nic || sections.iter().any(is_it), "{} in {sections:?}", row.subject);
+    }
+}
+
+#[test]
 fn json_goes_where_it_is_asked_to() {
     let root = a3_high();
     let file = root.at("report.json");

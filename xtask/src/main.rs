@@ -66,6 +66,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Builds the program `p2p` in release and starts `p2p doctor`, also for --help
+    #[command(disable_help_flag = true)]
+    Doctor {
+        /// Arguments for `p2p doctor`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs the simulated network over many seeds and prints what it found
     Sim {
         /// Seeds to run: 1000 unless given, without limit where only minutes are given
@@ -102,6 +109,7 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Tidy => tidy::step(&mut steps, &workspace)?,
         Chore::Deny => dependencies::step(&mut steps, &workspace)?,
         Chore::Bench { arguments } => programs::bench(&mut steps, &workspace, &arguments)?,
+        Chore::Doctor { arguments } => programs::doctor(&mut steps, &workspace, &arguments)?,
         Chore::Sim { seeds, minutes, seed } => {
             sim::run(&mut steps, &workspace, &sim::words(seeds, minutes, seed))?
         }
