@@ -7,5 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod control_tcp;
+pub mod endpoint;
+pub mod engine;
+pub mod exports;
+mod random;
 pub mod registry;
 pub mod secret;
