@@ -124,7 +124,7 @@ pub(super) fn files(machine: &Machine) -> Vec<Line> {
             vec![Fault::fail("too few for the sockets of one peer", mend)]
         }
         Some(files) if files < FEW_FILES => {
-            vec![Fault::warn("each peer takes up to 10 for each channel, so that few peers can be had", mend)]
+            vec![Fault::warn("each channel to a peer takes up to 18, so that few peers can be had", mend)]
         }
         Some(_) | None => Vec::new(),
     };
