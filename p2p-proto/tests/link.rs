@@ -1,5 +1,7 @@
 //! Two links, each the other's peer, over rails and a control stream that do anything they may.
 
+#[path = "link/cases.rs"]
+mod cases;
 #[path = "link/check.rs"]
 mod check;
 #[path = "link/memory.rs"]

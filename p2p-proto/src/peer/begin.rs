@@ -70,7 +70,8 @@ impl Peer {
     }
 
     /// Receives the send of the peer that it meets, which may be shorter; a longer one is refused, and the next one may
-    /// meet it.
+    /// meet it. A send that the peer withdraws after they have met takes it with it: as
+    /// [`Withdrawn`](Refusal::Withdrawn).
     ///
     /// # Errors
     ///

@@ -144,7 +144,7 @@ impl World {
         panic!("it moves without end");
     }
 
-    fn say(&mut self, end: usize, count: usize) {
+    pub(crate) fn say(&mut self, end: usize, count: usize) {
         let [one, two] = &mut self.ends;
         let (from, to) = if end == 0 { (one, two) } else { (two, one) };
         let count = count.min(from.peer.control().len());
@@ -155,7 +155,7 @@ impl World {
         self.moved += count as u64;
     }
 
-    fn hear(&mut self, end: usize, count: usize) {
+    pub(crate) fn hear(&mut self, end: usize, count: usize) {
         let End { peer, inbox, memory, .. } = &mut self.ends[end];
         if peer.wants_control() {
             let count = count.min(inbox.len());
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    fn post(&mut self, end: usize, rail: usize, side: Side, most: u64) {
+    pub(crate) fn post(&mut self, end: usize, rail: usize, side: Side, most: u64) {
         let most = if most > 100 { most } else { self.random.below(most + 1) };
         let limits = self.limits[end][rail];
         let index = RailIndex(rail as u8);
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// The first send of a wire meets its first receive.
-    fn carry(&mut self, rail: usize, from: usize) -> bool {
+    pub(crate) fn carry(&mut self, rail: usize, from: usize) -> bool {
         let wire = &mut self.wires[rail][from];
         if wire.dead || wire.sends.is_empty() || wire.recvs.is_empty() {
             return false;
@@ -225,7 +225,7 @@ impl World {
     }
 
     /// Something that has ended on a wire is reported, in any order.
-    fn report(&mut self, rail: usize, from: usize) -> bool {
+    pub(crate) fn report(&mut self, rail: usize, from: usize) -> bool {
         let wire = &mut self.wires[rail][from];
         let (ended, end) = if self.random.chance(2) && !wire.sent.is_empty() || wire.received.is_empty() {
             (&mut wire.sent, from)
