@@ -10,6 +10,7 @@ pub mod control_tcp;
 pub mod endpoint;
 pub mod engine;
 pub mod exports;
+pub mod metadata;
 mod random;
 pub mod registry;
 pub mod secret;

@@ -1,0 +1,340 @@
+//! Endpoints that any thread may use: what is asked of an [`Engine`], in calls that wait with a bound, in calls that
+//! do not wait, and in futures.
+
+mod future;
+mod shared;
+mod slots;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use p2p_memory::Memory;
+use p2p_proto::hello::Facts;
+use p2p_proto::peer::Outcome;
+use p2p_transport::{Control, Error, ErrorKind, Transport};
+
+pub use future::Ending;
+pub use slots::{OpId, Status};
+
+use crate::engine::{Engine, LinkId, OpToken, Options, Part, Request};
+use crate::exports::{Access, Item};
+use crate::registry::MrId;
+use shared::Shared;
+
+/// Operations of an endpoint at once, unless it was told otherwise.
+const SLOTS: u32 = 4096;
+
+/// An endpoint: a handle that can be cloned and used by any thread. The last one that goes ends its links.
+#[derive(Clone)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    close_timeout: Duration,
+}
+
+/// Who came.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The link to it.
+    pub link: LinkId,
+    /// What it says of itself.
+    pub peer: Facts,
+    /// The address of its end of the control stream.
+    pub address: Option<SocketAddr>,
+}
+
+/// Who drives an endpoint while nobody waits for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// A thread of its own.
+    Thread,
+    /// Nobody: things move only while somebody waits, or calls [`Endpoint::turn`].
+    Caller,
+}
+
+impl Endpoint {
+    /// An endpoint over this transport and these control streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`]; [`Device`](ErrorKind::Device) if the system gives no thread or descriptor.
+    pub fn new(
+        transport: Box<dyn Transport>,
+        control: Box<dyn Control>,
+        options: Options,
+        progress: Progress,
+    ) -> Result<Self, Error> {
+        let close_timeout = options.close_timeout;
+        let device = |error: std::io::Error| {
+            Error::new(ErrorKind::Device, "open", format!("making an endpoint: {error}")).with_source(error)
+        };
+        let engine = Engine::new(transport, control, options, Box::new(crate::random::unguessable))?;
+        let shared = Arc::new(Shared::new(engine, SLOTS, Instant::now()).map_err(device)?);
+        let thread = match progress {
+            Progress::Caller => None,
+            Progress::Thread => {
+                let shared = shared.clone();
+                let named = std::thread::Builder::new().name("p2p-progress".to_owned());
+                Some(named.spawn(move || shared.drive_safely()).map_err(device)?)
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { shared, thread, close_timeout }) })
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// What peers learn of this endpoint.
+    pub fn facts(&self) -> Facts {
+        self.shared().look(|engine| engine.facts().clone())
+    }
+
+    /// Where peers knock, with the real port; the address may be that of all interfaces.
+    pub fn door(&self) -> Option<SocketAddr> {
+        self.shared().look(Engine::door)
+    }
+
+    /// Moves what can be moved, for at most `time`: for endpoints that nobody else drives.
+    pub fn turn(&self, time: Duration) {
+        let _: Option<()> = self.shared().wait(Instant::now() + time, || None);
+    }
+
+    /// Connects to the endpoint whose door is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Conn`](ErrorKind::Conn) if it does not come up: nobody listens, it is no endpoint, it refuses, or the time
+    /// is over; the text says which.
+    pub fn connect(&self, to: SocketAddr, timeout: Duration) -> Result<LinkId, Error> {
+        self.shared().check()?;
+        let link = self.shared().with(|engine| engine.connect(to))?;
+        let deadline = Instant::now() + timeout;
+        let found = self.shared().wait(deadline, || {
+            let mut reports = self.shared().reports();
+            if reports.up.contains(&link) {
+                return Some(Ok(link));
+            }
+            let at = reports.over.iter().position(|(over, _)| *over == link)?;
+            Some(Err(reports.over.remove(at).and_then(|(_, why)| why)))
+        });
+        match found {
+            Some(Ok(link)) => Ok(link),
+            Some(Err(why)) => {
+                Err(why.unwrap_or_else(|| Error::new(ErrorKind::Conn, "connect", "it was closed here")))
+            }
+            None => {
+                // It may have come up, or ended, at this moment.
+                let _ = self.close(link);
+                let text =
+                    format!("{to} did not answer within {} s: is its process alive?", timeout.as_secs_f32());
+                Err(Error::new(ErrorKind::Conn, "connect", text))
+            }
+        }
+    }
+
+    /// The next peer that has connected. `None` after the time, or when [`stop_accept`](Self::stop_accept) is called.
+    ///
+    /// # Errors
+    ///
+    /// [`Device`](ErrorKind::Device) if the endpoint cannot be used any more.
+    pub fn accept(&self, timeout: Duration) -> Result<Option<Accepted>, Error> {
+        let stops = self.shared().reports().stops;
+        let found = self.shared().wait(Instant::now() + timeout, || {
+            let mut reports = self.shared().reports();
+            match reports.accepted.pop_front() {
+                Some(link) => Some(Some(link)),
+                None if reports.stops != stops => Some(None),
+                None => None,
+            }
+        });
+        self.shared().check()?;
+        let Some(link) = found.flatten() else { return Ok(None) };
+        let accepted = self.shared().look(|engine| {
+            let peer = engine.peer(link)?.clone();
+            Some(Accepted { link, peer, address: engine.peer_address(link) })
+        });
+        // One that ended meanwhile is nobody.
+        accepted.map_or_else(|| self.accept(Duration::ZERO), |accepted| Ok(Some(accepted)))
+    }
+
+    /// Makes every [`accept`](Self::accept) that waits return at once.
+    pub fn stop_accept(&self) {
+        self.shared().reports().stops += 1;
+        self.shared().wake_all();
+    }
+
+    /// Ends a link; what is under way on it ends [`LinkLost`](Outcome::LinkLost).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](ErrorKind::Misuse) for a stale id.
+    pub fn close(&self, link: LinkId) -> Result<(), Error> {
+        self.shared().with(|engine| engine.close(link))
+    }
+
+    /// Whether a link is up.
+    pub fn is_up(&self, link: LinkId) -> bool {
+        self.shared().reports().up.contains(&link)
+    }
+
+    /// Why a link ended; see [`Engine::why`].
+    pub fn why(&self, link: LinkId) -> Option<Error> {
+        self.shared().look(|engine| engine.why(link).cloned())
+    }
+
+    /// What carries each rail of a link, in lines for people.
+    pub fn describe(&self, link: LinkId) -> Vec<String> {
+        self.shared().look(|engine| engine.describe(link))
+    }
+
+    /// Registers memory; see [`Engine::reg`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reg(&self, memory: Box<dyn Memory>) -> Result<MrId, Error> {
+        self.shared().check()?;
+        self.shared().with(|engine| engine.reg(memory))
+    }
+
+    /// Takes a registration back; see [`Engine::dereg`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn dereg(&self, mr: MrId) -> Result<(), Error> {
+        self.shared().with(|engine| engine.dereg(mr))
+    }
+
+    /// Opens a part of registered memory to peers; see [`Engine::advertise`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn advertise(&self, part: Part, access: Access) -> Result<Item, Error> {
+        self.shared().with(|engine| engine.advertise(part, access))
+    }
+
+    /// Starts a transfer and does not wait. Ask [`poll`](Self::poll) or [`wait`](Self::wait) for its end, or await
+    /// [`ending`](Self::ending); one of them has to be done once, or [`detach`](Self::detach).
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::start`]; [`Exhausted`](ErrorKind::Exhausted) also if the ends of too many operations were not
+    /// asked for.
+    pub fn start(&self, link: LinkId, parts: &[Part], request: Request<'_>) -> Result<OpId, Error> {
+        self.shared().check()?;
+        let full = || {
+            let text =
+                format!("{} operations have not ended, or nobody asked how", self.shared().slots.capacity());
+            Error::new(ErrorKind::Exhausted, "start", text)
+        };
+        let id = self.shared().slots.take().ok_or_else(full)?;
+        let token = OpToken(id.to_number());
+        match self.shared().with(|engine| engine.start(link, token, parts, request)) {
+            Ok(_) => Ok(id),
+            Err(error) => {
+                self.shared().slots.end(id, Outcome::LinkLost);
+                self.shared().slots.detach(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// How an operation stands. Its end is told once.
+    pub fn poll(&self, id: OpId) -> Status {
+        self.shared().slots.poll(id)
+    }
+
+    /// Waits for the end of an operation. [`Status::Pending`] after the time: it goes on.
+    pub fn wait(&self, id: OpId, timeout: Duration) -> Status {
+        let ended = self.shared().wait(Instant::now() + timeout, || match self.poll(id) {
+            Status::Pending => None,
+            status @ (Status::Ended(_) | Status::Unknown) => Some(status),
+        });
+        ended.unwrap_or_else(|| self.poll(id))
+    }
+
+    /// Nobody will ask for its end. The operation goes on.
+    pub fn detach(&self, id: OpId) {
+        self.shared().slots.detach(id);
+    }
+
+    /// The end of an operation, to be awaited. Dropping it detaches the operation, which goes on.
+    pub fn ending(&self, id: OpId) -> Ending {
+        Ending::new(self.inner.shared.clone(), id)
+    }
+
+    /// Starts a transfer and waits for its end. `None` if the time is over: then it is detached, and goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn run(
+        &self,
+        link: LinkId,
+        parts: &[Part],
+        request: Request<'_>,
+        timeout: Duration,
+    ) -> Result<Option<Outcome>, Error> {
+        let id = self.start(link, parts, request)?;
+        match self.wait(id, timeout) {
+            Status::Ended(outcome) => Ok(Some(outcome)),
+            Status::Pending | Status::Unknown => {
+                self.detach(id);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends a notification of at most 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::notify`].
+    pub fn notify(&self, link: LinkId, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.shared().check()?;
+        let bytes = bytes.into();
+        self.shared().with(|engine| engine.notify(link, None, bytes))
+    }
+
+    /// The next notification that came, and from whom; `None` after the time.
+    pub fn notification(&self, timeout: Duration) -> Option<(LinkId, Bytes)> {
+        self.shared().wait(Instant::now() + timeout, || self.shared().reports().notifications.pop_front())
+    }
+
+    /// How often writes of this peer have counted with this counter.
+    pub fn counter(&self, link: LinkId, counter: u32) -> u64 {
+        let reports = self.shared().reports();
+        let found = reports.counters.iter().find(|(of, number, _)| (*of, *number) == (link, counter));
+        found.map_or(0, |(.., count)| *count)
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("door", &self.door()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake_up();
+        if let Some(thread) = self.thread.take() {
+            // It leaves after one round; a panic of it was reported.
+            let _ = thread.join();
+        }
+        self.shared.with(Engine::close_all);
+        self.shared.finish(self.close_timeout);
+    }
+}

@@ -1,0 +1,317 @@
+//! Where operations of any thread wait for their end: a table of slots, found by ids that never name another
+//! operation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use crossbeam_queue::ArrayQueue;
+use futures::task::AtomicWaker;
+use p2p_proto::frame::Refusal;
+use p2p_proto::id::RailIndex;
+use p2p_proto::peer::Outcome;
+
+/// An operation that was started. It stays valid until its outcome was taken; a stale one is found out.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct OpId(u64);
+
+impl OpId {
+    const fn new(index: u32, generation: u32) -> Self {
+        Self((generation as u64) << 32 | index as u64)
+    }
+
+    const fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// As a number, for faces that have no types. Never 0.
+    pub const fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// Whatever number it is: a wrong one is found out when it is used.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// What is known of an operation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Status {
+    /// It has not ended.
+    Pending,
+    /// It ended so; its id is stale from here on.
+    Ended(Outcome),
+    /// No operation has this id: its end was taken before, or it never was one.
+    Unknown,
+}
+
+const FREE: u64 = 0;
+const PENDING: u64 = 1;
+const ENDED: u64 = 2;
+/// Nobody will ask.
+const DETACHED: u64 = 3;
+
+struct Slot {
+    /// Generation, and one of the states above in the lowest two bits.
+    word: AtomicU64,
+    /// The packed outcome; written before the state says ended.
+    outcome: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const fn word(generation: u32, state: u64) -> u64 {
+    (generation as u64) << 2 | state
+}
+
+/// See the module documentation.
+pub(super) struct Slots {
+    slots: Box<[Slot]>,
+    free: ArrayQueue<u32>,
+}
+
+impl Slots {
+    pub(super) fn new(count: u32) -> Self {
+        let count = count.max(1);
+        let slot = || Slot {
+            word: AtomicU64::new(word(1, FREE)),
+            outcome: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        };
+        let free = ArrayQueue::new(count as usize);
+        for index in 0..count {
+            let _ = free.push(index);
+        }
+        Self { slots: (0..count).map(|_| slot()).collect(), free }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Operations that hold a slot.
+    pub(super) fn in_use(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// A slot for a new operation; `None` if all are taken.
+    pub(super) fn take(&self) -> Option<OpId> {
+        let index = self.free.pop()?;
+        let slot = &self.slots[index as usize];
+        let generation = (slot.word.load(Ordering::Relaxed) >> 2) as u32;
+        slot.word.store(word(generation, PENDING), Ordering::Release);
+        Some(OpId::new(index, generation))
+    }
+
+    /// The operation ended. What has nobody who asks is forgotten.
+    pub(super) fn end(&self, id: OpId, outcome: Outcome) {
+        let Some(slot) = self.slots.get(id.index()) else { return };
+        let pending = word(id.generation(), PENDING);
+        // Whoever drives the engine ends operations, one after another: nobody else writes this.
+        if slot.word.load(Ordering::Acquire) == pending {
+            slot.outcome.store(pack(outcome), Ordering::Relaxed);
+        }
+        let ended = word(id.generation(), ENDED);
+        match slot.word.compare_exchange(pending, ended, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => slot.waker.wake(),
+            Err(found) if found == word(id.generation(), DETACHED) => self.give_back(id),
+            Err(_) => {}
+        }
+    }
+
+    /// Ends what is under way: its link is lost.
+    pub(super) fn end_all(&self) {
+        for (slot, index) in self.slots.iter().zip(0..) {
+            let generation = (slot.word.load(Ordering::Acquire) >> 2) as u32;
+            self.end(OpId::new(index, generation), Outcome::LinkLost);
+        }
+    }
+
+    /// What is known of it. The outcome is taken by whoever asks first.
+    pub(super) fn poll(&self, id: OpId) -> Status {
+        let Some(slot) = self.slots.get(id.index()) else { return Status::Unknown };
+        let found = slot.word.load(Ordering::Acquire);
+        if found == word(id.generation(), PENDING) {
+            return Status::Pending;
+        }
+        let ended = word(id.generation(), ENDED);
+        let outcome = slot.outcome.load(Ordering::Relaxed);
+        // Several may ask; one of them gets it. `FREE` with the old generation is seen by nobody as pending.
+        let taken = word(id.generation(), FREE);
+        if found != ended
+            || slot.word.compare_exchange(ended, taken, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            return Status::Unknown;
+        }
+        self.give_back(id);
+        Status::Ended(unpack(outcome))
+    }
+
+    /// As [`poll`](Self::poll), and wakes `waker` when there is an outcome.
+    pub(super) fn poll_with(&self, id: OpId, waker: &Waker) -> Poll<Status> {
+        if let Some(slot) = self.slots.get(id.index()) {
+            slot.waker.register(waker);
+        }
+        match self.poll(id) {
+            Status::Pending => Poll::Pending,
+            status @ (Status::Ended(_) | Status::Unknown) => Poll::Ready(status),
+        }
+    }
+
+    /// Nobody will ask any more. It goes on; its end is forgotten.
+    pub(super) fn detach(&self, id: OpId) {
+        let Some(slot) = self.slots.get(id.index()) else { return };
+        let (pending, detached) = (word(id.generation(), PENDING), word(id.generation(), DETACHED));
+        if slot.word.compare_exchange(pending, detached, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // It ended before: the outcome is taken and dropped.
+            let _ = self.poll(id);
+        }
+    }
+
+    fn give_back(&self, id: OpId) {
+        let slot = &self.slots[id.index()];
+        drop(slot.waker.take());
+        let next = id.generation().wrapping_add(1) & (u32::MAX >> 2);
+        slot.word.store(word(next.max(1), FREE), Ordering::Release);
+        // There is room: it came from there.
+        let _ = self.free.push(id.index() as u32);
+    }
+}
+
+const BYTES: u32 = 48;
+
+/// An outcome in one word: its kind, a detail, and bytes.
+fn pack(outcome: Outcome) -> u64 {
+    let word = |kind: u64, detail: u64, bytes: u64| kind << 60 | detail << BYTES | bytes;
+    match outcome {
+        Outcome::Done { bytes } => word(0, 0, bytes & ((1 << BYTES) - 1)),
+        Outcome::Refused(refusal) => {
+            let detail = REFUSALS.iter().position(|one| *one == refusal).unwrap_or(0);
+            word(1, detail as u64, 0)
+        }
+        Outcome::RailLost(RailIndex(rail)) => word(2, rail.into(), 0),
+        Outcome::MemoryGone { here } => word(3, here.into(), 0),
+        Outcome::LinkLost => word(4, 0, 0),
+        Outcome::Abandoned => word(5, 0, 0),
+    }
+}
+
+const REFUSALS: [Refusal; 5] =
+    [Refusal::UnknownKey, Refusal::OutOfRange, Refusal::TooLong, Refusal::TooMany, Refusal::Withdrawn];
+
+fn unpack(word: u64) -> Outcome {
+    let detail = word >> BYTES & 0xfff;
+    match word >> 60 {
+        0 => Outcome::Done { bytes: word & ((1 << BYTES) - 1) },
+        1 => Outcome::Refused(REFUSALS.get(detail as usize).copied().unwrap_or(Refusal::UnknownKey)),
+        2 => Outcome::RailLost(RailIndex(detail as u8)),
+        3 => Outcome::MemoryGone { here: detail != 0 },
+        5 => Outcome::Abandoned,
+        _ => Outcome::LinkLost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const DONE: Outcome = Outcome::Done { bytes: 7 };
+
+    #[test]
+    fn outcomes_survive_a_slot() {
+        let all = [
+            Outcome::Done { bytes: 0 },
+            Outcome::Done { bytes: (1 << 48) - 1 },
+            Outcome::Refused(Refusal::UnknownKey),
+            Outcome::Refused(Refusal::OutOfRange),
+            Outcome::Refused(Refusal::TooLong),
+            Outcome::Refused(Refusal::TooMany),
+            Outcome::Refused(Refusal::Withdrawn),
+            Outcome::RailLost(RailIndex(255)),
+            Outcome::MemoryGone { here: true },
+            Outcome::MemoryGone { here: false },
+            Outcome::LinkLost,
+            Outcome::Abandoned,
+        ];
+        for outcome in all {
+            assert_eq!(unpack(pack(outcome)), outcome);
+        }
+    }
+
+    #[test]
+    fn an_id_is_good_once() {
+        let slots = Slots::new(1);
+        let id = slots.take().expect("one");
+        assert!(slots.take().is_none());
+        assert_eq!(slots.poll(id), Status::Pending);
+        slots.end(id, DONE);
+        slots.end(id, Outcome::LinkLost);
+        assert_eq!(slots.poll(id), Status::Ended(DONE), "the first end counts");
+        assert_eq!(slots.poll(id), Status::Unknown);
+        let next = slots.take().expect("again");
+        assert_ne!(next, id);
+        slots.end(id, DONE);
+        assert_eq!(slots.poll(next), Status::Pending, "a stale id ends nothing");
+        assert_eq!(slots.poll(OpId::from_number(u64::MAX)), Status::Unknown);
+    }
+
+    #[test]
+    fn what_is_detached_gives_its_slot_back() {
+        let slots = Slots::new(1);
+        let id = slots.take().expect("one");
+        slots.detach(id);
+        assert!(slots.take().is_none(), "it is still under way");
+        slots.end(id, DONE);
+        let id = slots.take().expect("it ended");
+        slots.end(id, DONE);
+        slots.detach(id);
+        assert_eq!(slots.in_use(), 0);
+    }
+
+    #[test]
+    fn threads_take_every_end_once() {
+        const EACH: usize = 20_000;
+        let slots = Slots::new(8);
+        let taken = AtomicUsize::new(0);
+        let (said, hears) = std::sync::mpsc::sync_channel::<OpId>(8);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for id in hears {
+                    slots.end(id, DONE);
+                }
+            });
+            for detaches in [false, true] {
+                let (said, slots, taken) = (said.clone(), &slots, &taken);
+                scope.spawn(move || {
+                    for _ in 0..EACH {
+                        let id = loop {
+                            match slots.take() {
+                                Some(id) => break id,
+                                None => std::thread::yield_now(),
+                            }
+                        };
+                        said.send(id).expect("it listens");
+                        if detaches {
+                            slots.detach(id);
+                            continue;
+                        }
+                        let status = loop {
+                            match slots.poll(id) {
+                                Status::Pending => std::thread::yield_now(),
+                                status @ (Status::Ended(_) | Status::Unknown) => break status,
+                            }
+                        };
+                        assert_eq!(status, Status::Ended(DONE));
+                        taken.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            drop(said);
+        });
+        assert_eq!((taken.into_inner(), slots.in_use()), (EACH, 0));
+    }
+}

@@ -1,0 +1,216 @@
+//! A link that is up: control bytes in and out, posts onto the rails, completions from them.
+
+use bytes::{Buf, BytesMut};
+use p2p_proto::id::RailIndex;
+use p2p_proto::peer::{Happened, Landing, Peer, Side};
+use p2p_transport::{
+    Control, Error, ErrorKind, Op, Outcome, Received, Slice, Stop, StreamId, Token, Transport,
+};
+
+use super::Engine;
+use super::event::{Event, LinkId};
+use super::link::{Link, Phase, RailState};
+use super::memory::Memories;
+use super::opening::READ;
+use crate::exports::ExportTable;
+
+/// Reads of a stream in one turn.
+const READS: usize = 8;
+
+/// Memory that is used for the length of a call.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    bytes: Vec<u8>,
+    slices: Vec<Slice>,
+}
+
+impl Scratch {
+    pub(super) fn bytes(&mut self, count: usize) -> &mut [u8] {
+        if self.bytes.len() < count {
+            self.bytes.resize(count, 0);
+        }
+        &mut self.bytes[..count]
+    }
+}
+
+/// How a message ended, for the protocol.
+pub(super) const fn landing(outcome: Outcome) -> Landing {
+    match outcome {
+        Outcome::Done { .. } => Landing::Done,
+        Outcome::ConnLost => Landing::Lost,
+        Outcome::Failed(_) | Outcome::Cancelled | _ => Landing::Failed,
+    }
+}
+
+/// Sends what there is room for.
+pub(super) fn flush(control: &mut dyn Control, stream: StreamId, said: &mut BytesMut) {
+    while !said.is_empty() {
+        let taken = control.send(stream, said);
+        if taken == 0 {
+            return;
+        }
+        said.advance(taken);
+    }
+}
+
+impl Engine {
+    /// A message on a rail ended.
+    pub(super) fn ended(&mut self, id: LinkId, token: u64, landing: Landing) {
+        let now = self.now.0;
+        let Some(link) = self.links.get_mut(id) else { return };
+        if let Phase::Up(peer) | Phase::Ending(Some(peer)) = &mut link.phase {
+            peer.ended(now, token, landing);
+            self.enqueue(id);
+        }
+    }
+
+    /// One turn of a link that is up.
+    pub(super) fn move_bytes(&mut self, id: LinkId) -> Result<(), Error> {
+        let now = self.now.0;
+        let Self { links, control, scratch, transport, exports, memories, .. } = self;
+        let Some(link) = links.get_mut(id) else { return Ok(()) };
+        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, .. } = link else {
+            return Ok(());
+        };
+        let stream = *stream;
+        flush(control.as_mut(), stream, said);
+        let heard = hear(control.as_mut(), stream, peer, now, scratch, exports);
+        peer.drive(now);
+        for (rail, here) in rails.iter().enumerate().filter(|(_, here)| here.state == RailState::Up) {
+            let rail = RailIndex(rail as u8);
+            for side in [Side::Recv, Side::Send] {
+                post(transport.as_mut(), memories, scratch, peer, rail, here.conn, here.own, side, now);
+            }
+        }
+        if said.is_empty() {
+            while !peer.control().is_empty() {
+                let taken = control.send(stream, peer.control());
+                if taken == 0 {
+                    break;
+                }
+                peer.control_sent(taken);
+            }
+        }
+        self.report(id);
+        match heard? {
+            Heard::All => {}
+            Heard::More => self.enqueue(id),
+            Heard::End => {
+                let text =
+                    format!("{} ended the link: its process ended, or it was closed there", self.name_of(id));
+                return Err(Error::new(ErrorKind::Conn, "poll", text));
+            }
+        }
+        Ok(())
+    }
+
+    fn name_of(&self, id: LinkId) -> String {
+        self.links.get(id).map_or_else(String::new, |link| link.name().to_owned())
+    }
+
+    /// Reports what the protocol says has happened; ends the link if it says so.
+    pub(super) fn report(&mut self, id: LinkId) {
+        let Self { links, out, transport, .. } = self;
+        let Some(link) = links.get_mut(id) else { return };
+        let mut over = None;
+        while let Phase::Up(peer) | Phase::Ending(Some(peer)) = &mut link.phase
+            && let Some(happened) = peer.happened()
+        {
+            match happened {
+                Happened::Ended { transfer, outcome } => {
+                    if let Some(token) = link.tokens.take(transfer) {
+                        out.push_back(Event::Ended { link: id, token, outcome });
+                    }
+                }
+                Happened::Notified(bytes) => out.push_back(Event::Notified { link: id, bytes }),
+                Happened::Counted(counter) => out.push_back(Event::Counted { link: id, counter }),
+                Happened::RailBroken(RailIndex(rail)) => {
+                    // Its order is gone. It may be closed already.
+                    let _ = transport.close(link.rails[usize::from(rail)].conn);
+                }
+                Happened::Goodbye(why) => over = Some(format!("{} ended the link: {why}", link.name())),
+                Happened::Lost(loss) => over = Some(format!("{}: {loss}", link.name())),
+            }
+        }
+        if let Some(text) = over {
+            self.end(id, Some(Error::new(ErrorKind::Conn, "poll", text)));
+        }
+    }
+}
+
+/// How far a stream was read.
+enum Heard {
+    All,
+    /// There may be more.
+    More,
+    End,
+}
+
+fn hear(
+    control: &mut dyn Control,
+    stream: StreamId,
+    peer: &mut Peer,
+    now: std::time::Duration,
+    scratch: &mut Scratch,
+    exports: &ExportTable,
+) -> Result<Heard, Error> {
+    for _ in 0..READS {
+        if !peer.wants_control() {
+            return Ok(Heard::All);
+        }
+        match control.receive(stream, scratch.bytes(READ)) {
+            Received::Bytes(count) => {
+                let heard = peer.receive(now, &scratch.bytes(READ)[..count], exports);
+                heard.map_err(|breach| Error::new(ErrorKind::Conn, "poll", breach.to_string()))?;
+            }
+            Received::Nothing => return Ok(Heard::All),
+            Received::Ended => return Ok(Heard::End),
+        }
+    }
+    Ok(Heard::More)
+}
+
+/// Posts what the protocol wants on one side of a rail, until the transport is busy.
+#[expect(clippy::too_many_arguments, reason = "parts of one engine that are borrowed apart")]
+fn post(
+    transport: &mut dyn Transport,
+    memories: &mut Memories,
+    scratch: &mut Scratch,
+    peer: &mut Peer,
+    rail: RailIndex,
+    conn: p2p_transport::ConnId,
+    own: usize,
+    side: Side,
+    now: std::time::Duration,
+) {
+    while let Some(post) = peer.next_post(rail, side) {
+        let slices = &mut scratch.slices;
+        slices.clear();
+        if post.scratch > 0 {
+            let Some(slice) = memories.thrown_away(transport, own, post.scratch) else {
+                // Without memory to throw it into, the rail cannot go on.
+                let _ = transport.close(conn);
+                return;
+            };
+            slices.push(slice);
+        }
+        for part in post.parts {
+            let Some(region) = memories.on(part.region, own) else {
+                let _ = transport.close(conn);
+                return;
+            };
+            slices.push(Slice { region, offset: part.offset, len: part.len as u32 });
+        }
+        let token = Token(post.token);
+        let op = match side {
+            Side::Send => Op::Send { token, from: slices },
+            Side::Recv => Op::Recv { token, into: slices },
+        };
+        let accepted = transport.submit(conn, &[op]);
+        match accepted.stopped {
+            None => peer.posted(now, rail, side),
+            // Its next completion, or its end, gives the link another turn.
+            Some(Stop::Busy | Stop::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! From a stream to a link: both ends say who they are, rails are made, and each says that its own are up.
+
+use bytes::{Bytes, BytesMut};
+use p2p_proto::hello::{Facts, Handshake, RailFacts, Step};
+use p2p_proto::id::RailIndex;
+use p2p_proto::peer::Peer;
+use p2p_proto::stripe::RailLimits;
+use p2p_transport::{
+    Address, ConnId, ControlEvent, DoorId, Error, ErrorKind, Event as TransportEvent, Nic, Rail, Received,
+    StreamId,
+};
+
+use super::event::{Event, LinkId, RailOf};
+use super::link::{Link, Phase, RailHere, RailState};
+use super::moving::{flush, landing};
+use super::{Engine, MOST_STRANGERS, ready};
+
+/// Streams taken from a door at once; the next poll takes the next ones.
+const MOST_VISITORS: usize = 64;
+/// Bytes of a peer that are kept while its link comes up.
+const MOST_EARLY: usize = 256 << 10;
+/// Longest message on a rail, in bytes, at both ends: memory for what is received and thrown away is as long.
+pub(super) const LONGEST_CHUNK: u32 = 16 << 20;
+/// Bytes read from a stream at once.
+pub(super) const READ: usize = 64 << 10;
+
+/// What peers learn about a rail.
+pub(super) fn facts_of(rail: &Rail, nics: &[Nic]) -> RailFacts {
+    let nic = nics.iter().find(|nic| nic.id == rail.nic);
+    RailFacts {
+        nic: nic.map_or_else(String::new, |nic| nic.name.clone()),
+        megabits: nic.map_or(0, |nic| nic.megabits),
+        channels: rail.channels,
+    }
+}
+
+/// Why a link is given up that did not come up in time.
+pub(super) fn too_late(link: &Link) -> String {
+    let text = match (&link.phase, &link.peer) {
+        (Phase::Greeting(_), _) if link.incoming => "somebody connected and did not say who it is in time".to_owned(),
+        (Phase::Greeting(_), _) => {
+            "the peer's port is open and it does not answer as an endpoint: is it stopped, or is it something else?"
+                .to_owned()
+        }
+        (_, _) if !link.rails_are(RailState::Up) => {
+            let missing = link.rails.iter().filter(|rail| rail.state != RailState::Up).count();
+            format!("{missing} of {} rails to {} did not come up in time", link.rails.len(), link.name())
+        }
+        (_, _) => format!("the rails are up here, and {} did not say so in time: look at its log", link.name()),
+    };
+    format!("{text} (UCCL_TCPX_CONNECT_TIMEOUT_SECONDS bounds it)")
+}
+
+fn lost(text: impl Into<Box<str>>) -> Error {
+    Error::new(ErrorKind::Conn, "connect", text)
+}
+
+impl Engine {
+    pub(super) fn add_link(&mut self, incoming: bool, stream: StreamId) -> LinkId {
+        let mut nonce = [0; 32];
+        for part in nonce.chunks_exact_mut(8) {
+            part.copy_from_slice(&(self.random)().to_le_bytes());
+        }
+        let (facts, seal) = (self.facts.clone(), Box::new(self.options.secret.clone()));
+        let handshake = match incoming {
+            true => Handshake::accepting(facts, nonce, seal),
+            false => Handshake::connecting(facts, nonce, seal),
+        };
+        let mut link = Link::new(incoming, stream, handshake);
+        link.deadline = Some(self.now.after(self.options.connect_timeout));
+        let id = self.links.insert(link);
+        self.reasons.resize(self.links.positions(), None);
+        if self.links_of.len() <= stream.index() {
+            self.links_of.resize(stream.index() + 1, None);
+        }
+        self.links_of[stream.index()] = Some((stream, id));
+        self.enqueue(id);
+        id
+    }
+
+    pub(super) fn control_said(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Knocked(door) => self.let_in(door),
+            ControlEvent::Opened(stream)
+            | ControlEvent::Readable(stream)
+            | ControlEvent::Writable(stream) => {
+                if let Some(link) = self.link_of(stream) {
+                    self.enqueue(link);
+                }
+            }
+            ControlEvent::Broken(stream) => self.stream_broke(stream),
+            _ => {}
+        }
+    }
+
+    fn link_of(&self, stream: StreamId) -> Option<LinkId> {
+        self.links_of
+            .get(stream.index())
+            .copied()
+            .flatten()
+            .filter(|(of, _)| *of == stream)
+            .map(|(_, link)| link)
+    }
+
+    fn let_in(&mut self, door: DoorId) {
+        for _ in 0..MOST_VISITORS {
+            let Some(stream) = self.control.accept(door) else { return };
+            if self.links.len() >= self.options.most_links + MOST_STRANGERS {
+                self.control.close(stream);
+                continue;
+            }
+            let link = self.add_link(true, stream);
+            self.strangers.push_back(link);
+            // Whoever does not say who it is makes room for who may.
+            while self.strangers.len() > MOST_STRANGERS {
+                let Some(oldest) = self.strangers.pop_front() else { break };
+                self.end(oldest, Some(lost("too many connect at once and do not say who they are")));
+            }
+        }
+        // There may be more.
+        self.next_tick = self.now;
+        self.heard.push(ControlEvent::Knocked(door));
+    }
+
+    fn stream_broke(&mut self, stream: StreamId) {
+        let why = self
+            .control
+            .why(stream)
+            .map_or_else(|| "the stream broke".to_owned(), |error| error.text().to_owned());
+        let Some(id) = self.link_of(stream) else {
+            self.control.close(stream);
+            return;
+        };
+        // What came before the break is still heard.
+        self.work(id);
+        self.close_stream(id);
+        self.end(id, Some(lost(why)));
+        self.enqueue(id);
+    }
+
+    /// Gives a link its turn.
+    pub(super) fn work(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(id) else { return };
+        let worked = match link.phase {
+            Phase::Greeting(_) => self.greet(id),
+            Phase::Railing => self.await_ready(id),
+            Phase::Up(_) => self.move_bytes(id),
+            Phase::Ending(_) => {
+                self.see_off(id);
+                Ok(())
+            }
+        };
+        if let Err(error) = worked {
+            self.end(id, Some(error));
+        }
+    }
+
+    fn greet(&mut self, id: LinkId) -> Result<(), Error> {
+        let Self { links, control, scratch, .. } = self;
+        let Some(link) = links.get_mut(id) else { return Ok(()) };
+        let (Some(stream), Phase::Greeting(handshake)) = (link.stream, &mut link.phase) else {
+            return Ok(());
+        };
+        let step = loop {
+            say(control.as_mut(), stream, handshake);
+            match control.receive(stream, scratch.bytes(READ)) {
+                Received::Bytes(count) => match handshake.receive(&scratch.bytes(READ)[..count]) {
+                    Ok(Step::More) => {}
+                    Ok(step) => break step,
+                    Err(error) => {
+                        let text = error.to_string();
+                        handshake.refuse(&text);
+                        return Err(lost(text).with_source(error));
+                    }
+                },
+                Received::Nothing => return Ok(()),
+                Received::Ended => return Err(lost("the peer ended the stream before it said who it is")),
+            }
+        };
+        self.strangers.retain(|stranger| *stranger != id);
+        match step {
+            Step::More => Ok(()),
+            Step::MakeRails { peer } => self.offer_rails(id, peer),
+            Step::Connect { peer, addresses } => self.connect_rails(id, peer, addresses),
+        }
+    }
+
+    /// The accepting end makes a place for each rail, and tells where.
+    fn offer_rails(&mut self, id: LinkId, peer: Facts) -> Result<(), Error> {
+        let count = self.rails.len().max(peer.rails.len());
+        let made = (0..count).map(|index| {
+            let own = index % self.rails.len();
+            let (listener, address) = self.transport.listen(self.rails[own])?;
+            let conn = self.transport.accept(listener)?;
+            Ok((
+                RailHere { conn, own, state: RailState::Opening },
+                Bytes::copy_from_slice(address.as_bytes()),
+            ))
+        });
+        let made: Result<Vec<_>, Error> = made.collect();
+        let Some(link) = self.links.get_mut(id) else { return Ok(()) };
+        link.peer = Some(peer);
+        let Phase::Greeting(handshake) = &mut link.phase else { return Ok(()) };
+        let (rails, addresses): (Vec<_>, Vec<_>) = match made {
+            Ok(made) => made.into_iter().unzip(),
+            Err(error) => {
+                handshake.refuse(error.text());
+                return Err(error);
+            }
+        };
+        handshake.rails(addresses).map_err(|error| lost(error.to_string()).with_source(error))?;
+        self.await_rails(id, rails);
+        Ok(())
+    }
+
+    /// The connecting end connects each rail to the address it was told.
+    fn connect_rails(&mut self, id: LinkId, peer: Facts, addresses: Vec<Bytes>) -> Result<(), Error> {
+        let count = self.rails.len().max(peer.rails.len());
+        let Some(link) = self.links.get_mut(id) else { return Ok(()) };
+        link.peer = Some(peer);
+        if addresses.len() != count {
+            let text = format!(
+                "the peer has {} addresses for {count} rails: run the same release at both ends",
+                addresses.len()
+            );
+            return Err(lost(text));
+        }
+        let mut rails = Vec::with_capacity(count);
+        let mut refused = None;
+        for (index, bytes) in addresses.iter().enumerate() {
+            let own = index % self.rails.len();
+            let address = Address::new(bytes).map_err(|error| lost(error.to_string()));
+            match address.and_then(|address| self.transport.connect(self.rails[own], &address)) {
+                Ok(conn) => rails.push(RailHere { conn, own, state: RailState::Opening }),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        self.await_rails(id, rails);
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn await_rails(&mut self, id: LinkId, rails: Vec<RailHere>) {
+        for (rail, here) in rails.iter().enumerate() {
+            let index = here.conn.index();
+            if self.rails_of.len() <= index {
+                self.rails_of.resize(index + 1, None);
+            }
+            self.rails_of[index] = Some(RailOf { conn: here.conn, link: id, rail });
+        }
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.rails = rails;
+        if let Phase::Greeting(handshake) = &mut link.phase {
+            link.said.extend_from_slice(handshake.output());
+            link.came = handshake.leftover();
+        }
+        link.phase = Phase::Railing;
+        self.enqueue(id);
+    }
+
+    /// What the transport says of connections, regions and operations.
+    pub(super) fn transport_said(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Completed { conn, token, outcome } => {
+                let Some(RailOf { link, .. }) = self.rail_of(conn) else { return };
+                self.ended(link, token.0, landing(outcome));
+            }
+            TransportEvent::Connected(conn) => self.rail_is_up(conn),
+            TransportEvent::Closed(conn) => self.rail_is_closed(conn),
+            TransportEvent::Retired(region) => self.memories.retired(self.transport.as_mut(), region),
+            // Nobody here writes one-sidedly.
+            TransportEvent::Notified { .. } | _ => {}
+        }
+    }
+
+    fn rail_is_up(&mut self, conn: ConnId) {
+        let Some(RailOf { link: id, rail, .. }) = self.rail_of(conn) else { return };
+        let Self { links, transport, .. } = self;
+        let Some(link) = links.get_mut(id) else { return };
+        link.rails[rail].state = RailState::Up;
+        if link.rails_are(RailState::Up) {
+            let slices = |rail: &RailHere| transport.limits(rail.conn).map_or(1, |limits| limits.max_slices);
+            let slices: Vec<u16> = link.rails.iter().map(slices).collect();
+            ready::say(&slices, &mut link.said);
+        }
+        self.enqueue(id);
+    }
+
+    fn rail_is_closed(&mut self, conn: ConnId) {
+        let Some(RailOf { link: id, rail, .. }) = self.rail_of(conn) else { return };
+        self.rails_of[conn.index()] = None;
+        let why = self
+            .transport
+            .why(conn)
+            .map_or_else(|| "it was closed".to_owned(), |error| error.text().to_owned());
+        let now = self.now.0;
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.rails[rail].state = RailState::Closed;
+        let all = link.rails_are(RailState::Closed);
+        let name = link.name().to_owned();
+        match &mut link.phase {
+            Phase::Greeting(_) | Phase::Railing => {
+                self.end(id, Some(lost(format!("rail {rail} to {name} did not come up: {why}"))));
+            }
+            Phase::Up(peer) => {
+                tracing::warn!(link = %name, rail, "a rail is lost: {why}");
+                peer.rail_lost(now, RailIndex(rail as u8));
+                if all {
+                    let text = format!("the last rail to {name} is lost: {why}");
+                    self.end(id, Some(Error::new(ErrorKind::Conn, "poll", text)));
+                }
+            }
+            Phase::Ending(Some(peer)) => peer.rail_lost(now, RailIndex(rail as u8)),
+            Phase::Ending(None) => {}
+        }
+        self.enqueue(id);
+    }
+
+    /// Waits for the peer's word that its rails are up.
+    fn await_ready(&mut self, id: LinkId) -> Result<(), Error> {
+        let Self { links, control, scratch, .. } = self;
+        let Some(link) = links.get_mut(id) else { return Ok(()) };
+        let Some(stream) = link.stream else { return Ok(()) };
+        flush(control.as_mut(), stream, &mut link.said);
+        let mut ended = false;
+        while link.came.len() < MOST_EARLY {
+            match control.receive(stream, scratch.bytes(READ)) {
+                Received::Bytes(count) => link.came.extend_from_slice(&scratch.bytes(READ)[..count]),
+                Received::Nothing => break,
+                Received::Ended => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        if link.peer_slices.is_empty() {
+            let heard = ready::hear(&mut link.came, link.rails.len());
+            let name = link.peer.as_ref().map_or("the peer", |facts| facts.name.as_str());
+            let strange = |why| {
+                lost(format!(
+                    "{name} says a wrong word about its rails ({why}): run the same release at both ends"
+                ))
+            };
+            link.peer_slices = heard.map_err(strange)?.unwrap_or_default();
+        }
+        if !link.peer_slices.is_empty() && link.rails_are(RailState::Up) {
+            return self.is_up(id);
+        }
+        if ended {
+            return Err(lost(format!(
+                "{} ended the stream before the link was up: look at its log",
+                link.name()
+            )));
+        }
+        Ok(())
+    }
+
+    fn is_up(&mut self, id: LinkId) -> Result<(), Error> {
+        let Self { links, transport, options, rails, out, exports, now, .. } = self;
+        let Some(link) = links.get_mut(id) else { return Ok(()) };
+        let limits = |((here, &peer_slices), there): ((&RailHere, &u16), u32)| {
+            let limits = transport.limits(here.conn)?;
+            let nic = transport.nics().iter().find(|nic| nic.id == rails[here.own].nic);
+            Some(RailLimits {
+                max_message: limits.max_message.min(LONGEST_CHUNK),
+                max_slices: limits.max_slices,
+                max_sends: limits.max_sends,
+                max_recvs: limits.max_recvs,
+                peer_slices,
+                megabits: slower(nic.map_or(0, |nic| nic.megabits), there),
+            })
+        };
+        let there = link.peer.iter().flat_map(|peer| peer.rails.iter().cycle().map(|rail| rail.megabits));
+        let rails_here = link.rails.iter().zip(&link.peer_slices).zip(there);
+        let limits: Option<Vec<RailLimits>> = rails_here.map(limits).collect();
+        let Some(limits) = limits else { return Err(lost("a rail was lost while the link came up")) };
+        let mut peer = Box::new(Peer::new(limits, options.caps));
+        let came = core::mem::take(&mut link.came);
+        let opened = peer.receive(now.0, &came, exports);
+        link.phase = Phase::Up(peer);
+        link.deadline = None;
+        link.was_up = true;
+        let (endpoint, name) = (link.peer.as_ref().map(|facts| facts.endpoint), link.name());
+        tracing::info!(link = %name, endpoint = ?endpoint, rails = link.rails.len(), "link is up");
+        out.push_back(if link.incoming { Event::Accepted(id) } else { Event::Connected(id) });
+        self.enqueue(id);
+        opened.map_err(|breach| lost(breach.to_string()))
+    }
+
+    /// Ends a link, as far as that can be done at once: its operations end, and its rails and stream are closed.
+    pub(super) fn end(&mut self, id: LinkId, reason: Option<Error>) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        if let Phase::Ending(_) = link.phase {
+            return;
+        }
+        if let Some(reason) = &reason {
+            tracing::warn!(link = %link.name(), "link is over: {}", reason.text());
+        }
+        link.reason = reason;
+        link.deadline = Some(self.now.after(self.options.close_timeout));
+        link.phase = match core::mem::replace(&mut link.phase, Phase::Ending(None)) {
+            Phase::Greeting(handshake) => {
+                link.said = BytesMut::from(handshake.output());
+                Phase::Ending(None)
+            }
+            Phase::Up(mut peer) => {
+                peer.link_lost();
+                let last = peer.control().len();
+                link.said.extend_from_slice(peer.control());
+                peer.control_sent(last);
+                Phase::Ending(Some(peer))
+            }
+            Phase::Railing => Phase::Ending(None),
+            Phase::Ending(peer) => Phase::Ending(peer),
+        };
+        for rail in &link.rails {
+            if rail.state != RailState::Closed {
+                // It may have closed meanwhile.
+                let _ = self.transport.close(rail.conn);
+            }
+        }
+        self.strangers.retain(|stranger| *stranger != id);
+        self.report(id);
+        self.enqueue(id);
+    }
+
+    /// Says the last words, and forgets the link when everything of it is closed.
+    fn see_off(&mut self, id: LinkId) {
+        let Self { links, control, .. } = self;
+        let Some(link) = links.get_mut(id) else { return };
+        if let Some(stream) = link.stream {
+            flush(control.as_mut(), stream, &mut link.said);
+            if link.said.is_empty() {
+                self.close_stream(id);
+            }
+        }
+        self.report(id);
+        let Some(link) = self.links.get(id) else { return };
+        if link.stream.is_none() && link.rails_are(RailState::Closed) {
+            self.forget(id);
+        }
+    }
+
+    fn close_stream(&mut self, id: LinkId) {
+        let Some(stream) = self.links.get_mut(id).and_then(|link| link.stream.take()) else { return };
+        self.links_of[stream.index()] = None;
+        self.control.close(stream);
+    }
+
+    /// Forgets a link, whatever is left of it.
+    pub(super) fn forget(&mut self, id: LinkId) {
+        self.close_stream(id);
+        let Some(mut link) = self.links.remove(id) else { return };
+        for rail in &link.rails {
+            if self.rail_of(rail.conn).is_some() {
+                self.rails_of[rail.conn.index()] = None;
+            }
+        }
+        while let Some(token) = link.tokens.pop() {
+            self.out.push_back(Event::Ended { link: id, token, outcome: super::LOST });
+        }
+        let at = p2p_transport::Id::index(id);
+        self.reasons[at] = link.reason.take().map(|reason| (id, reason));
+        if link.was_up || !link.incoming {
+            self.out.push_back(Event::Closed(id));
+        }
+    }
+}
+
+/// Says what the handshake has to say, as far as there is room.
+fn say(control: &mut dyn p2p_transport::Control, stream: StreamId, handshake: &mut Handshake) {
+    while !handshake.output().is_empty() {
+        let taken = control.send(stream, handshake.output());
+        if taken == 0 {
+            return;
+        }
+        handshake.sent(taken);
+    }
+}
+
+/// The speed of the slower end; 0 is an unknown one.
+fn slower(here: u32, there: u32) -> u32 {
+    if here == 0 || there == 0 { here.max(there) } else { here.min(there) }
+}

@@ -1,0 +1,116 @@
+//! Whole endpoints in a simulated world, both personalities of it.
+
+mod support;
+
+use p2p_endpoint::engine::{Part, Request};
+use p2p_memory::SharedHost;
+use p2p_proto::peer::Outcome;
+use p2p_transport_mock::{NicModel, Settings};
+use support::{Pair, bytes, filled, pattern};
+
+const MIB: u64 = 1 << 20;
+
+fn both(mut test: impl FnMut(Settings)) {
+    test(Settings::plugin());
+    test(Settings::rdma());
+}
+
+#[test]
+fn a_write_lands_whole_and_nothing_else_changes() {
+    both(|settings| {
+        let mut pair = Pair::new(settings, 2);
+        let (link, _) = pair.connect(0, 1);
+        let (from, to) = (filled(8 << 20, 1), filled(9 << 20, 2));
+        let (local, remote) = (pair.reg(0, &from), pair.reg(1, &to));
+        let item = pair.item(1, remote, 4096, 8 * MIB);
+        let part = Part { mr: local, offset: 0, len: 8 * MIB };
+        pair.start(0, link, 7, &[part], Request::Write { into: &[item], counter: Some(3) });
+        assert_eq!(pair.outcome(0, 7), Outcome::Done { bytes: 8 * MIB });
+        assert!(bytes(&to, 4096, 8 << 20) == bytes(&from, 0, 8 << 20));
+        assert!((0..4096).all(|at| bytes(&to, at, 1)[0] == pattern(at, 2)));
+        let after = 4096 + (8 << 20);
+        assert!(bytes(&to, after, 4096).iter().zip(after..).all(|(byte, at)| *byte == pattern(at, 2)));
+        pair.until("the counter", |pair| pair.said[1].counted == [3]);
+    });
+}
+
+#[test]
+fn a_read_fetches_what_was_advertised() {
+    both(|settings| {
+        let mut pair = Pair::new(settings, 1);
+        let (_, link) = pair.connect(0, 1);
+        let (from, to) = (filled(3 << 20, 1), SharedHost::new(3 << 20).expect("memory"));
+        let (remote, local) = (pair.reg(0, &from), pair.reg(1, &to));
+        let item = pair.item(0, remote, 0, 3 * MIB);
+        let part = Part { mr: local, offset: 0, len: 3 * MIB };
+        pair.start(1, link, 1, &[part], Request::Read { from: &[item] });
+        assert_eq!(pair.outcome(1, 1), Outcome::Done { bytes: 3 * MIB });
+        assert!(bytes(&to, 0, 3 << 20) == bytes(&from, 0, 3 << 20));
+    });
+}
+
+#[test]
+fn a_receive_takes_what_fits() {
+    both(|settings| {
+        let mut pair = Pair::new(settings, 1);
+        let (here, there) = pair.connect(0, 1);
+        let (from, to) = (filled(1 << 20, 1), filled(2 << 20, 9));
+        let (sends, receives) = (pair.reg(0, &from), pair.reg(1, &to));
+        let whole = Part { mr: receives, offset: 0, len: 2 * MIB };
+        pair.start(1, there, 1, &[whole], Request::Recv);
+        let message = Part { mr: sends, offset: 5, len: MIB - 5 };
+        pair.start(0, here, 2, &[message], Request::Send);
+        assert_eq!(pair.outcome(1, 1), Outcome::Done { bytes: MIB - 5 });
+        assert_eq!(pair.outcome(0, 2), Outcome::Done { bytes: MIB - 5 });
+        assert!(bytes(&to, 0, (1 << 20) - 5) == bytes(&from, 5, (1 << 20) - 5));
+        assert_eq!(bytes(&to, (1 << 20) - 5, 1)[0], pattern((1 << 20) - 5, 9));
+    });
+}
+
+#[test]
+fn notifications_of_any_length_arrive_in_order() {
+    both(|settings| {
+        let mut pair = Pair::new(settings, 1);
+        let (link, _) = pair.connect(0, 1);
+        let lengths = [0, 5, 305, 100_000, 1 << 20, 1];
+        for length in lengths {
+            let text: Vec<u8> = (0..length).map(|at| pattern(at, 4)).collect();
+            pair.engines[0].notify(link, None, text.into()).expect("not too long");
+        }
+        pair.until("notifications", |pair| pair.said[1].notified.len() == lengths.len());
+        for length in lengths {
+            let came = pair.said[1].notified.pop_front().expect("counted");
+            assert!(
+                came.iter().enumerate().all(|(at, byte)| *byte == pattern(at, 4)) && came.len() == length
+            );
+        }
+        assert!(pair.engines[0].notify(link, None, vec![0; (1 << 20) + 1].into()).is_err());
+    });
+}
+
+/// Judged in virtual time: how much longer than the ideal a GiB takes.
+fn excess(nics: &[NicModel], megabytes: u64) -> f64 {
+    let mut pair = Pair::of(1, Settings::plugin(), &[nics, nics]);
+    let (link, _) = pair.connect(0, 1);
+    let size = (megabytes * MIB) as usize;
+    let (from, to) = (SharedHost::new(size).expect("memory"), SharedHost::new(size).expect("memory"));
+    let (local, remote) = (pair.reg(0, &from), pair.reg(1, &to));
+    let item = pair.item(1, remote, 0, size as u64);
+    let begin = pair.world.now().0;
+    let part = Part { mr: local, offset: 0, len: size as u64 };
+    pair.start(0, link, 1, &[part], Request::Write { into: &[item], counter: None });
+    assert_eq!(pair.outcome(0, 1), Outcome::Done { bytes: size as u64 });
+    let took = (pair.world.now().0 - begin).as_secs_f64();
+    let ideal = size as f64 / nics.iter().map(|nic| nic.bytes_per_second as f64).sum::<f64>();
+    took / ideal
+}
+
+#[test]
+fn four_nics_finish_together() {
+    let equal = excess(&[NicModel::FAST; 4], 1024);
+    assert!(equal <= 1.05, "1 GiB over 4 equal NICs takes {equal:.3} of the ideal");
+    let mut nics = [NicModel::FAST; 4];
+    nics[2].bytes_per_second /= 4;
+    let unequal = excess(&nics, 1024);
+    assert!(unequal <= 1.10, "with one NIC at a quarter of its speed {unequal:.3}");
+}
