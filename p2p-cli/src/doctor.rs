@@ -36,7 +36,7 @@ use probe::Probe;
 use show::{COLUMNS, Layout};
 
 /// How long a check that only reads files may take.
-const READING: Duration = Duration::from_secs(3);
+const READING: Duration = Duration::from_secs(5);
 /// More than the children take, which have their own limits.
 const STARTING: Duration = start::START_LIMIT.saturating_add(Duration::from_secs(1));
 const MOVING: Duration = STARTING.saturating_add(start::TRANSFER_LIMIT);

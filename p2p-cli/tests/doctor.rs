@@ -101,13 +101,19 @@ fn a_warning_fails_only_where_it_is_strict() {
     assert_eq!(support::text(&a3_high(), A3_HIGH, &["--strict"]).status.code(), Some(0));
 }
 
-#[test]
-fn a_plain_machine_is_told_honestly_that_plain_tcp_is_used() {
+/// A machine without GPUs, on which everything is in place.
+fn laptop() -> materialise::Root {
     let root = materialise::Root::of(include_str!("../../tcpx-core/tests/fixtures/laptop.tree"));
     support::add_kernel(&root);
     for nic in ["eth0", "wlan0"] {
         root.write(&format!("sys/class/net/{nic}/mtu"), "1500\n");
     }
+    root
+}
+
+#[test]
+fn a_plain_machine_is_told_honestly_that_plain_tcp_is_used() {
+    let root = laptop();
     let report = examine(&root, &[], &[]);
     assert_eq!(report.code, 0, "{report:#?}");
     assert!(report.lines.iter().all(|row| ["OK", "SKIP"].contains(&row.status.as_str())), "{report:#?}");
@@ -117,6 +123,53 @@ fn a_plain_machine_is_told_honestly_that_plain_tcp_is_used() {
     assert!(lines["NVIDIA driver"].found.contains("normal"), "{report:#?}");
     let report = examine(&root, &[], &[("UCCL_P2P_REQUIRE", "tcpx")]);
     assert_eq!((report.code, said(&report)["transport"].status.as_str()), (1, "FAIL"), "{report:#?}");
+}
+
+#[test]
+fn what_the_soft_plugin_is_told_is_checked_where_it_is_used() {
+    let root = laptop();
+    for (variable, value, subject, status) in [
+        ("TCPX_SOFT_CONGESTION", "cubic", "congestion control", "OK"),
+        ("TCPX_SOFT_CONGESTION", "bbr", "congestion control", "WARN"),
+        ("TCPX_SOFT_CONGESTION", "vegas", "congestion control", "FAIL"),
+        ("TCPX_SOFT_LANES", "0", "variables", "FAIL"),
+        ("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", "ens9", "NICs", "FAIL"),
+        ("UCCL_TCPX_LOCAL_DEVICE", "3", "GPU/NIC map", "FAIL"),
+    ] {
+        let row = &said(&examine(&root, &[], &[(variable, value)]))[subject];
+        assert_eq!(row.status, status, "{variable}={value}: {row:?}");
+    }
+}
+
+#[test]
+fn a_nic_that_is_down_is_missed_where_it_was_named_or_could_reach_gpus() {
+    let has = |root: &materialise::Root, variables: &[(&str, &str)]| {
+        let row = said(&examine(root, variables, &[])).get("NIC eth0").cloned();
+        row.map_or_else(|| "no line".to_owned(), |row| row.status)
+    };
+    let root = laptop();
+    root.write("sys/class/net/eth0/operstate", "down\n");
+    assert_eq!(has(&root, &[]), "no line");
+    assert_eq!(has(&root, &[("NCCL_GPUDIRECTTCPX_SOCKET_IFNAME", "eth0")]), "FAIL");
+    root.write("opt/other.so", "another plugin");
+    assert_eq!(has(&root, &[("UCCL_TCPX_PLUGIN_PATH", "/opt/other.so")]), "no line");
+    let root = a3_high();
+    root.write("sys/class/net/eth0/operstate", "down\n");
+    assert_eq!(has(&root, &[]), "FAIL");
+}
+
+#[test]
+fn without_variables_the_plugin_is_found_and_its_settings_are_made() {
+    let report = examine(&a3_high(), &[], &[]);
+    assert_eq!(report.code, 0, "{report:#?}");
+    let lines = said(&report);
+    assert!(lines["transport"].found.ends_with("because it is there"), "{:?}", lines["transport"]);
+    for made in ["NCCL_DYNAMIC_CHUNK_SIZE=524288", "UNIX_CLIENT_PREFIX=/run/tcpx"] {
+        assert!(lines["plugin settings"].found.contains(made), "{:?}", lines["plugin settings"]);
+    }
+    assert!(lines["rxdm"].found.ends_with("/run/tcpx"), "{:?}", lines["rxdm"]);
+    let eth0 = &lines["NIC eth0"];
+    assert!(eth0.status == "WARN" && eth0.found.contains("MTU 1460"), "no control NIC is set: {eth0:?}");
 }
 
 #[test]

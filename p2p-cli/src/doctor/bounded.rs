@@ -63,23 +63,31 @@ fn message(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    fn task<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
-        Task { limit: Duration::from_millis(300), work: Box::new(work) }
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn task<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Task<T> {
+        Task { limit, work: Box::new(work) }
     }
 
     #[test]
     fn a_panic_and_a_hang_cost_the_others_nothing() {
         let begin = Instant::now();
         let hangs = || {
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(2 * LONG);
             2
         };
         let number = std::hint::black_box(0);
         let panics = move || if number == 0 { panic!("at number {number}") } else { number };
-        let ended = all(vec![task(|| 1), task(hangs), task(panics), task(|| 4), task(hangs)]);
-        let late = || Ended::Late(Duration::from_millis(300));
-        let badly = Ended::Badly("at number 0".to_owned());
-        assert_eq!(ended, [Ended::Well(1), late(), badly, Ended::Well(4), late()]);
-        assert!(begin.elapsed() < Duration::from_secs(20), "side by side");
+        let tasks = vec![
+            task(LONG, || 1),
+            task(SHORT, hangs),
+            task(LONG, panics),
+            task(LONG, || 4),
+            task(SHORT, hangs),
+        ];
+        let (badly, late) = (Ended::Badly("at number 0".to_owned()), || Ended::Late(SHORT));
+        assert_eq!(all(tasks), [Ended::Well(1), late(), badly, Ended::Well(4), late()]);
+        assert!(begin.elapsed() < LONG, "side by side");
     }
 }

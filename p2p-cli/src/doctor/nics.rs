@@ -24,6 +24,9 @@ pub(super) fn used<'a>(machine: &Machine, tree: &'a Tree) -> Vec<&'a Nic> {
         let control = config.control_device.value.as_ref().and_then(|filter| tree.control_nic(filter));
         let mut nics = preflight::data_nics(config, tree);
         nics.retain(|nic| control.is_none_or(|control| control.name != nic.name));
+        // Of what nobody named, an interface that is down is missed only where it could reach GPUs.
+        let is_missed = |nic: &Nic| machine.uses_tcpx() && nic.address().is_some();
+        nics.retain(|nic| config.socket_ifname.is_from_user() || !nic.is_down || is_missed(nic));
         return nics;
     }
     let up = |nic: &&Nic| nic.role != NicRole::Member && !nic.is_down;

@@ -111,7 +111,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     ("a congestion control that is not there", Says(CONGESTION, "vegas"), "congestion control", "WARN",
         &["vegas", "modprobe tcp_vegas"]),
     ("a file that hangs who reads it", Does(|root| pipe(root, CONGESTION)), "congestion control", "FAIL",
-        &["did not end within 3 s"]),
+        &["did not end within 5 s"]),
     ("little locked memory", Does(|root| root.write(LIMITS, &limits("65536", "1048576"))), "locked memory", "WARN",
         &["64 KiB", "ulimit -l unlimited"]),
     ("few open files", Does(|root| root.write(LIMITS, &limits("unlimited", "256"))), "open files", "WARN",
