@@ -68,6 +68,7 @@ mod transport;
 mod watch;
 
 pub use counters::{ConnCounters, Counters, NicCounters, Tally, Traffic};
+pub use exchange::places::addresses_of_host;
 pub use options::{Options, Unpackers};
 pub use select::{Choice, usual_places};
 pub use transport::Tcpx;

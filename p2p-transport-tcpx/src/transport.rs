@@ -171,11 +171,9 @@ impl Tcpx {
     /// Where peers reach the exchange of this process, best first.
     fn places(&self, nic: NicId, port: u16) -> Vec<std::net::SocketAddr> {
         let ips = if self.options.exchange_at.is_empty() {
-            // The soft plugin calls a listed address `interface-address`.
             let name = self.device(nic).name;
-            let interface = name.split_once('-').map_or(name, |(interface, _)| interface);
             let control = self.control.iter().map(String::as_str);
-            let preferred: Vec<&str> = control.chain([interface, name]).collect();
+            let preferred: Vec<&str> = control.chain([places::interface_of(name), name]).collect();
             places::ordered(places::all(), &preferred)
         } else {
             self.options.exchange_at.clone()
