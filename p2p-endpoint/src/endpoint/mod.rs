@@ -2,6 +2,7 @@
 //! do not wait, and in futures.
 
 mod future;
+mod open;
 mod shared;
 mod slots;
 

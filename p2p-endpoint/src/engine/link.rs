@@ -59,6 +59,8 @@ pub(super) struct Link {
     pub(super) reason: Option<Error>,
     /// `Connected` or `Accepted` was reported, so that the end is to be reported as well.
     pub(super) was_up: bool,
+    /// The rail that was lost last, and how that is told, while the peer's last words are awaited.
+    pub(super) last_rail: Option<(usize, String)>,
     /// It waits for its turn in this poll.
     pub(super) queued: bool,
 }
@@ -78,6 +80,7 @@ impl Link {
             tokens: Tokens::default(),
             reason: None,
             was_up: false,
+            last_rail: None,
             queued: false,
         }
     }

@@ -424,7 +424,8 @@ impl Engine {
                     self.end(id, Some(Error::new(ErrorKind::Conn, "connect", text)));
                 }
                 (Phase::Ending(_), true) => self.forget(id),
-                (Phase::Up(_), _) => self.enqueue(id),
+                (Phase::Up(_), true) => self.rails_are_gone(id),
+                (Phase::Up(_), false) => self.enqueue(id),
                 (Phase::Greeting(_) | Phase::Railing | Phase::Ending(_), false) => {}
             }
         }

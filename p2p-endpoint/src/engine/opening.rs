@@ -1,7 +1,9 @@
 //! From a stream to a link: both ends say who they are, rails are made, and each says that its own are up.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use p2p_proto::hello::{Facts, Handshake, RailFacts, Step};
+use p2p_proto::hello::{Facts, Handshake, HelloError, RailFacts, Step};
 use p2p_proto::id::RailIndex;
 use p2p_proto::peer::Peer;
 use p2p_proto::stripe::RailLimits;
@@ -17,6 +19,8 @@ use super::{Engine, MOST_STRANGERS, ready};
 
 /// Streams taken from a door at once; the next poll takes the next ones.
 const MOST_VISITORS: usize = 64;
+/// Time in which the last words of a peer are awaited whose rails are gone: they travel on a stream of their own.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Bytes of a peer that are kept while its link comes up.
 const MOST_EARLY: usize = 256 << 10;
 /// Longest message on a rail, in bytes, at both ends: memory for what is received and thrown away is as long.
@@ -168,13 +172,20 @@ impl Engine {
                     Ok(Step::More) => {}
                     Ok(step) => break step,
                     Err(error) => {
-                        let text = error.to_string();
+                        let secret = matches!(error, HelloError::WrongSecret | HelloError::OneSecret { .. });
+                        let hint = if secret { " (UCCL_P2P_SECRET)" } else { "" };
+                        let text = format!("{error}{hint}");
                         handshake.refuse(&text);
                         return Err(lost(text).with_source(error));
                     }
                 },
                 Received::Nothing => return Ok(()),
-                Received::Ended => return Err(lost("the peer ended the stream before it said who it is")),
+                Received::Ended => {
+                    let why = control
+                        .why(stream)
+                        .map_or("the peer ended the stream before it said who it is", Error::text);
+                    return Err(lost(why));
+                }
             }
         };
         self.strangers.retain(|stranger| *stranger != id);
@@ -304,13 +315,14 @@ impl Engine {
             Phase::Greeting(_) | Phase::Railing => {
                 self.end(id, Some(lost(format!("rail {rail} to {name} did not come up: {why}"))));
             }
-            Phase::Up(peer) => {
+            Phase::Up(peer) if !all => {
                 tracing::warn!(link = %name, rail, "a rail is lost: {why}");
                 peer.rail_lost(now, RailIndex(rail as u8));
-                if all {
-                    let text = format!("the last rail to {name} is lost: {why}");
-                    self.end(id, Some(Error::new(ErrorKind::Conn, "poll", text)));
-                }
+            }
+            Phase::Up(_) => {
+                // What the peer has said last may still be on its way.
+                link.last_rail = Some((rail, format!("the last rail to {name} is lost: {why}")));
+                link.deadline = Some(self.now.after(LAST_WORDS));
             }
             Phase::Ending(Some(peer)) => peer.rail_lost(now, RailIndex(rail as u8)),
             Phase::Ending(None) => {}
@@ -387,6 +399,17 @@ impl Engine {
         out.push_back(if link.incoming { Event::Accepted(id) } else { Event::Connected(id) });
         self.enqueue(id);
         opened.map_err(|breach| lost(breach.to_string()))
+    }
+
+    /// Nothing more came of a peer whose rails are gone.
+    pub(super) fn rails_are_gone(&mut self, id: LinkId) {
+        let now = self.now.0;
+        let Some(link) = self.links.get_mut(id) else { return };
+        let Some((rail, text)) = link.last_rail.take() else { return };
+        if let Phase::Up(peer) = &mut link.phase {
+            peer.rail_lost(now, RailIndex(rail as u8));
+        }
+        self.end(id, Some(Error::new(ErrorKind::Conn, "poll", text)));
     }
 
     /// Ends a link, as far as that can be done at once: its operations end, and its rails and stream are closed.

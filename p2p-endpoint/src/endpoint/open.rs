@@ -1,0 +1,53 @@
+//! An endpoint as the variables of its process want it.
+
+use std::time::{Duration, Instant};
+
+use p2p_transport::Error;
+use p2p_transport_tcpx::{Choice, Options as TcpxOptions, Tcpx};
+use tcpx_core::config::Config;
+
+use super::{Endpoint, Progress};
+use crate::control_tcp::{TcpControl, TcpOptions};
+use crate::engine::Options;
+use crate::secret::Secret;
+
+impl Endpoint {
+    /// An endpoint over the net plugin that the variables of this process choose, with a progress thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](p2p_transport::ErrorKind::Misuse) for a bad value of a variable; otherwise as [`Choice::open`],
+    /// [`Tcpx::new`] and [`Endpoint::new`].
+    pub fn open() -> Result<Self, Error> {
+        let config = Config::from_process()
+            .map_err(|error| Error::misuse("open", error.to_string()).with_source(error))?;
+        Self::of(&config, Options::of(&config), Progress::Thread)
+    }
+
+    /// An endpoint over the net plugin that this configuration chooses.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn of(config: &Config, options: Options, progress: Progress) -> Result<Self, Error> {
+        let plugin = Choice::of(config).open(config)?;
+        let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, Instant::now()))?;
+        let mut streams = TcpOptions::default();
+        streams.connect_timeout = options.connect_timeout;
+        streams.close_timeout = options.close_timeout;
+        Self::new(Box::new(transport), Box::new(TcpControl::new(streams)?), options, progress)
+    }
+}
+
+impl Options {
+    /// As this configuration wants it, for host memory.
+    pub fn of(config: &Config) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut options = Self::new(format!("{host}:{}", std::process::id()));
+        options.connect_timeout = Duration::from_secs(config.connect_timeout_seconds.value.get());
+        options.secret = Secret::of(config);
+        options.caps.silence = Duration::from_secs(config.peer_timeout_seconds.value.get());
+        options.caps.ping_after = Duration::from_secs(config.heartbeat_seconds.value.get());
+        options
+    }
+}
