@@ -90,6 +90,7 @@ fn ranges(reader: &mut Reader<'_>, spare: &mut Spare) -> Result<Frame, Rule> {
         return Err("a list without anything in it, or longer than the frame");
     }
     let mut runs = spare.runs();
+    runs.reserve(count as usize);
     let mut sum = Sum::default();
     for _ in 0..count {
         let key = RegionKey { index: reader.u32()?, generation: reader.u32()?, secret: reader.u64()? };

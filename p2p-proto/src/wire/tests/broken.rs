@@ -138,7 +138,8 @@ fn a_transfer_begins_with_numbers_that_fit_together() {
 #[test]
 fn ranges_are_some_and_within_all_memory() {
     let [ranges] = &goldens(2)[..] else { panic!("one of them") };
-    for count in [0, u32::MAX] {
+    // Three lists do not fit where two are.
+    for count in [0, 3, u32::MAX] {
         let bytes = with(ranges, 16, &count.to_le_bytes());
         refused(&bytes, "a list without anything in it, or longer than the frame");
     }
@@ -166,6 +167,9 @@ fn the_parts_of_a_shape_are_some_and_not_more_than_a_transfer() {
     refused(&with(shape, 24, &[0; 8]), "a range of length 0");
     refused(&with(shape, 32, &[0]), "a range of length 0");
     refused(&with(shape, 24, &u64::MAX.to_le_bytes()), "a transfer that is too long");
+    // Four times this is 0 in 64 bits.
+    let four = with(shape, 32, &[4]);
+    refused(&with(&four, 24, &(1u64 << 62).to_le_bytes()), "a transfer that is too long");
     refused(&with(shape, 24, &(LONGEST_TRANSFER / 3 + 1).to_le_bytes()), "a transfer that is too long");
     refused(&with(shape, 32, &MOST_RANGES.to_le_bytes()), "a transfer with too many ranges");
     refused(&with(shape, 44, &u32::MAX.to_le_bytes()), "a transfer with too many ranges");
