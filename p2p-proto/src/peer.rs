@@ -27,6 +27,7 @@ mod cut;
 mod entry;
 mod hear;
 mod line;
+mod memory;
 mod notices;
 mod output;
 mod post;
@@ -47,6 +48,7 @@ use self::line::Rail;
 use self::notices::Notices;
 use self::output::Output;
 use self::table::{Handle, Table};
+use crate::frame::LONGEST_FRAME;
 use crate::list::LocalRange;
 use crate::stripe::{RailLimits, Striper};
 use crate::wire::Decoder;
@@ -138,8 +140,13 @@ impl Peer {
     /// What has happened, oldest first.
     pub fn happened(&mut self) -> Option<Happened> {
         let next = self.happened.pop_front();
-        if let Some(Happened::Notified(bytes)) = &next {
-            self.notices.taken(bytes);
+        match &next {
+            Some(Happened::Notified(bytes)) => self.notices.taken(bytes.len()),
+            Some(Happened::Counted(_)) => self.notices.taken(0),
+            Some(
+                Happened::Ended { .. } | Happened::RailBroken(_) | Happened::Goodbye(_) | Happened::Lost(_),
+            )
+            | None => {}
         }
         next
     }
@@ -171,7 +178,16 @@ impl Peer {
     /// Whether nothing is under way: no transfer of either end but receives that nothing has met, no notification to
     /// say, and nothing to send.
     pub fn is_idle(&self) -> bool {
-        self.table.len() == self.recvs.len() && self.notices.is_said() && self.output.len() == 0
+        let moves = self.table.len() != self.recvs.len() || self.uncut > 0 || self.unlanded > 0;
+        !moves && self.notices.is_said() && self.output.len() == 0
+    }
+
+    /// Whether more words wait than two ends say that listen to each other: a long word beyond the cap, and a few short
+    /// ones for each transfer.
+    fn says_too_much(&self) -> bool {
+        let transfers = u64::from(self.caps.own_transfers) + u64::from(self.caps.peer_transfers);
+        let most = 2 * u64::from(self.caps.control) + 4 * LONGEST_FRAME as u64 + 256 * transfers;
+        self.output.len() as u64 > most
     }
 
     /// Takes note of the time. It does not go back.

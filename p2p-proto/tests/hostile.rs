@@ -249,6 +249,23 @@ fn what_is_late_is_swallowed() {
 }
 
 #[test]
+fn a_transfer_that_is_over_waits_for_its_own_messages_only() {
+    let mut peer = link();
+    assert_eq!(hear(&mut peer, &[chunks(0, 0, &[(Hearer, 2, 0, 100), (Hearer, 2, 100, 100)])]), Ok(()));
+    let first = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced");
+    let (token, parts) = (first.token, first.parts.to_vec());
+    assert_eq!(parts, [LocalRange { region: LocalRegion(0), offset: 0, len: 100 }]);
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    assert_eq!(hear(&mut peer, &[fin(Hearer, 2, Verdict::Refused(Refusal::OutOfRange))]), Ok(()));
+    let second = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced");
+    assert_eq!((second.parts, second.scratch), (&[][..], 100));
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    assert_eq!(outcomes(&mut peer), [], "its memory is with the transport");
+    peer.ended(NOW, token, Landing::Done);
+    assert_eq!(outcomes(&mut peer), [Outcome::Refused(Refusal::OutOfRange)]);
+}
+
+#[test]
 fn more_than_there_is_room_for_is_refused() {
     let caps = Caps { peer_transfers: 2, peer_ranges: 4, ..Caps::default() };
     let mut peer = Peer::new(vec![RAIL], caps);
@@ -392,4 +409,67 @@ proptest! {
         prop_assert_eq!(ended + outcomes(&mut peer).len(), 4);
         prop_assert!(peer.is_over());
     }
+}
+
+#[test]
+fn a_peer_that_does_not_listen_is_not_answered_for_ever() {
+    let mut peer = Peer::new(vec![RAIL], Caps { own_transfers: 1, peer_transfers: 0, ..Caps::default() });
+    let breach = (1..100_000).find_map(|number| hear(&mut peer, &[begin(number, Kind::Send, 1, 0)]).err());
+    assert!(breach.is_some_and(|text| text.contains("listen")));
+    assert!(peer.control().len() < 1 << 20);
+}
+
+#[test]
+fn counters_and_notifications_that_are_not_taken_rest_the_stream() {
+    let mut peer = Peer::new(vec![RAIL], Caps { unread: 1000, ..Caps::default() });
+    let mut number = 0;
+    while peer.wants_control() {
+        number += 1;
+        let (transfer, kind) = (TransferId(number), Kind::Write);
+        let write = Frame::Begin { transfer, kind, total: 0, ranges: 0, counter: Some(3) };
+        assert_eq!(hear(&mut peer, &[write]), Ok(()));
+        assert!(number < 100, "nothing stops it");
+    }
+    for _ in 0..number {
+        assert_eq!(peer.happened(), Some(Happened::Counted(3)));
+    }
+    assert!(peer.happened().is_none() && peer.wants_control());
+}
+
+#[test]
+fn memory_that_is_taken_away_ends_its_transfers() {
+    let mut peer = link();
+    peer.control_sent(usize::MAX);
+    let theirs = [
+        begin(1, Kind::Write, 300, 1),
+        ranges(1, &[(0, 300)]),
+        chunks(0, 0, &[(Speaker, 1, 0, 100), (Speaker, 1, 100, 100)]),
+    ];
+    assert_eq!(hear(&mut peer, &theirs), Ok(()));
+    let token = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    peer.memory_gone(LocalRegion(1));
+    assert_eq!(last_frame(&peer), Some(fin(Hearer, 1, Verdict::MemoryGone)));
+    assert_eq!(peer.next_post(RailIndex(0), Side::Recv).map(|post| post.scratch), Some(100));
+    assert!(peer.uses(LocalRegion(1)) && peer.uses(LocalRegion(0)));
+    peer.ended(NOW, token, Landing::Done);
+    assert!(!peer.uses(LocalRegion(1)));
+    assert_eq!(outcomes(&mut peer), []);
+    // Of the write here, messages are announced, so that they go.
+    peer.memory_gone(LocalRegion(0));
+    let gone = Outcome::MemoryGone { here: true };
+    assert_eq!(outcomes(&mut peer), [gone, gone, gone]);
+    assert!(peer.uses(LocalRegion(0)));
+    let mut sent = 0;
+    for rail in [RailIndex(0), RailIndex(1)] {
+        while let Some(post) = peer.next_post(rail, Side::Send) {
+            let token = post.token;
+            sent += post.parts.len();
+            peer.posted(NOW, rail, Side::Send);
+            peer.ended(NOW, token, Landing::Done);
+        }
+    }
+    assert!(sent > 0);
+    assert_eq!(outcomes(&mut peer), [gone]);
+    assert!(!peer.uses(LocalRegion(0)) && !peer.is_over());
 }

@@ -134,11 +134,11 @@ impl Peer {
         (self.caps.own_transfers as usize).saturating_sub(self.own_live)
     }
 
-    const fn admits(&self) -> Result<(), Rejected> {
+    fn admits(&self) -> Result<(), Rejected> {
         if self.over {
             return Err(Rejected::Over);
         }
-        if self.room() == 0 { Err(Rejected::Full) } else { Ok(()) }
+        if self.room() == 0 || self.says_too_much() { Err(Rejected::Full) } else { Ok(()) }
     }
 
     fn begin(

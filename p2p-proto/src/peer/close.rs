@@ -111,7 +111,7 @@ impl Peer {
                 match kind {
                     Kind::Write => {
                         if let Some(counter) = counter.filter(|_| landed) {
-                            self.happened.push_back(Happened::Counted(counter));
+                            self.count(counter);
                         }
                         if held > 0 {
                             self.release_notices(number, landed);

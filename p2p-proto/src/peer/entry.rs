@@ -3,7 +3,7 @@
 use super::covered::Covered;
 use super::words::Outcome;
 use crate::frame::{Kind, Owner};
-use crate::id::TransferId;
+use crate::id::{LocalRegion, TransferId};
 use crate::list::{Cursor, List, LocalRange, RemoteList, Shape};
 use crate::transfer::{Part, State};
 
@@ -116,6 +116,10 @@ impl Entry {
     /// Whether the peer began it.
     pub(super) const fn is_peers(&self) -> bool {
         matches!(self.role, Role::Peers(_))
+    }
+
+    pub(super) fn uses(&self, region: LocalRegion) -> bool {
+        self.local.ranges().iter().any(|range| range.region == region)
     }
 
     /// Of the sender: bytes that are announced.

@@ -42,6 +42,9 @@ impl Peer {
             let Some(frame) = self.decoder.next()? else { break };
             self.hear(&frame, exports)?;
             self.decoder.recycle(frame);
+            if self.says_too_much() {
+                return Err(Breach::new("it speaks and does not listen: too many answers wait for it"));
+            }
         }
         Ok(())
     }

@@ -81,9 +81,9 @@ impl Notices {
         self.unread
     }
 
-    /// The caller has taken it.
-    pub(super) fn taken(&mut self, bytes: &Bytes) {
-        self.unread -= cost(bytes);
+    /// The caller has taken one, or that a counter goes up.
+    pub(super) const fn taken(&mut self, bytes: usize) {
+        self.unread -= bytes + OVERHEAD;
     }
 
     /// A write of the peer did not land.
@@ -174,6 +174,12 @@ impl Peer {
             false
         });
         self.notices.held = held;
+    }
+
+    /// A write of the peer has landed that wants a counter to go up.
+    pub(super) fn count(&mut self, counter: u32) {
+        self.notices.unread += OVERHEAD;
+        self.happened.push_back(Happened::Counted(counter));
     }
 
     fn deliver(&mut self, bytes: Bytes) {

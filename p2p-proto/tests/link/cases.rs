@@ -155,6 +155,17 @@ fn a_hundred_thousand_ranges_are_said_in_pieces() {
 }
 
 #[test]
+fn no_message_is_longer_than_what_the_peer_knows_of() {
+    let rail = RailLimits { max_message: 4 << 20, max_slices: u16::MAX, peer_slices: u16::MAX, ..RAIL };
+    let caps = Caps { control: 1, ..Caps::default() };
+    let mut run = Run::new(3, [vec![rail], vec![rail]], [caps; 2]);
+    let written = act(&mut run, 0, write(200_000, 5000));
+    run.world.settle();
+    assert_eq!(run.world.outcome(0, written), Some(Outcome::Done { bytes: 200_000 }));
+    run.finish();
+}
+
+#[test]
 fn memory_that_is_gone_breaks_the_rail_and_no_more() {
     for side in [Side::Send, Side::Recv] {
         let mut run = run(2, Caps::default());
