@@ -316,7 +316,8 @@ fn a_cleared_list_is_empty_and_usable() {
     list.clear();
     assert_eq!((list.len(), list.total()), (0, 0));
     list.push(local(0, 13, 4)).expect("short");
-    assert_eq!((list.ranges(), list.seek(2).position()), (&[local(0, 13, 4)][..], 2));
+    let (mut cursor, mut out) = (list.seek(2), Vec::new());
+    assert_eq!((list.parts(&mut cursor, 9, &mut out), out), (2, vec![local(0, 15, 2)]));
 }
 
 /// Counts how often it is asked.

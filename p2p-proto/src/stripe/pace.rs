@@ -7,6 +7,8 @@ const SHORT: u64 = 256 << 10;
 /// A stretch in which the rail was not kept busy for more than one part of so many says only that the rail does
 /// at least so much.
 const SLACK: u64 = 8;
+/// Each time that a buffer explains what was seen, one part of so many of it is forgotten.
+const FORGETTING: u64 = 64;
 
 /// How well a rate is known.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -26,6 +28,10 @@ pub(super) struct Pace {
     grade: Grade,
     busy: Busy,
     window: Window,
+    /// Bytes that may be on the way though their sends have ended, at most.
+    most_hidden: u64,
+    /// Bytes that were found to be so when the rail was full.
+    buffer: u64,
 }
 
 /// The time since the rail was idle.
@@ -40,6 +46,12 @@ struct Busy {
     sustained: bool,
     /// Whether the rate was guessed from something that was late, which a measured one replaces.
     late: bool,
+    /// Bytes that were on the way when it began, though their sends had ended.
+    carried: u64,
+    /// How fast its first message was.
+    start: Option<Rate>,
+    /// How it went on while it was about as fast: bytes that ended, and how long they took.
+    quick: (u64, u64),
 }
 
 /// A stretch between two completions while the rail was busy.
@@ -56,8 +68,9 @@ struct Window {
 }
 
 impl Pace {
-    pub(super) fn new(said: Rate) -> Self {
-        Self { rate: said, grade: Grade::Said, busy: Busy::default(), window: Window::default() }
+    pub(super) fn new(said: Rate, most_hidden: u64) -> Self {
+        let (busy, window) = (Busy::default(), Window::default());
+        Self { rate: said, grade: Grade::Said, busy, window, most_hidden, buffer: 0 }
     }
 
     pub(super) const fn rate(&self) -> Rate {
@@ -77,7 +90,29 @@ impl Pace {
 
     /// The idle rail begins to work.
     pub(super) fn begin(&mut self, now: u64) {
-        self.busy = Busy { since: now, ..Busy::default() };
+        let carried = self.ahead(now, self.rate);
+        self.busy = Busy { since: now, carried, ..Busy::default() };
+    }
+
+    /// Bytes that are on the way though their sends have ended, if the rail does `rate`: they wait in a buffer, or
+    /// at a receiver that is slower than the sender.
+    pub(super) fn hidden(&self, now: u64, rate: Rate) -> u64 {
+        if self.is_measured() { self.ahead(now, rate) } else { 0 }
+    }
+
+    /// Bytes that have ended before the rail can have carried them.
+    fn ahead(&self, now: u64, rate: Rate) -> u64 {
+        let Busy { carried, quick: (quick, time), .. } = self.busy;
+        let could = rate.bytes(time);
+        // A little faster is no sign of it but the way that rails are, unless it was so before.
+        let gained = if quick / 3 * 2 > could { quick - could } else { 0 };
+        (carried + gained).max(self.buffer).min(self.most_hidden).min(self.excess(now, rate))
+    }
+
+    /// Bytes that ended since the rail was idle, or before, and that it cannot have carried since.
+    fn excess(&self, now: u64, rate: Rate) -> u64 {
+        let Busy { since, carried, bytes, .. } = self.busy;
+        (carried + bytes).saturating_sub(rate.bytes(now.saturating_sub(since)))
     }
 
     /// The rail had too little to do for so long.
@@ -105,8 +140,8 @@ impl Pace {
 
     /// So many bytes ended, and so many are in flight behind them. True if the rate has changed.
     pub(super) fn ended(&mut self, now: u64, bytes: u64, behind: u64, best: Rate) -> bool {
-        self.busy.bytes += bytes;
         let before = self.rate;
+        let time = now.saturating_sub(self.busy.since);
         let first = self.busy.first.get_or_insert(bytes + behind);
         if *first > 0 {
             *first = first.saturating_sub(bytes);
@@ -115,6 +150,11 @@ impl Pace {
             }
         } else if now > self.window.from {
             self.count(now, bytes, behind);
+        }
+        self.busy.bytes += bytes;
+        let start = *self.busy.start.get_or_insert(Rate::measured(bytes, time));
+        if self.busy.bytes >= start.bytes(time) / 2 {
+            self.busy.quick = (self.busy.bytes, time);
         }
         if behind == 0 {
             self.idle(now, best);
@@ -140,12 +180,35 @@ impl Pace {
     fn close(&mut self) {
         let Window { from, to, bytes, slack, .. } = self.window;
         let found = Rate::measured(bytes, to.saturating_sub(from));
-        if found < self.rate && is_slack(slack, to.saturating_sub(from)) {
+        if found < self.rate && is_slack(slack, to.saturating_sub(from)) || self.is_buffered(found, to) {
             return;
         }
         self.busy.sustained = true;
         self.rate = if self.grade == Grade::Sustained { self.rate.towards(found, 2) } else { found };
         self.grade = Grade::Sustained;
+        let (quick, time) = self.busy.quick;
+        if found.bytes(time) < quick / 2 {
+            // All that ended faster than it can have been carried still waits somewhere.
+            self.buffer = self.ahead(to, self.rate);
+        } else if self.busy.bytes > 2 * self.buffer {
+            // It should be full by now.
+            self.buffer = (self.buffer + self.excess(to, self.rate).min(self.buffer)) / 2;
+        }
+    }
+
+    /// Whether the rail looks faster than it is because its sends end before they are carried, as they did before:
+    /// until the buffer is full, which is early.
+    fn is_buffered(&mut self, found: Rate, now: u64) -> bool {
+        let Busy { carried, bytes, .. } = self.busy;
+        let buffered = self.grade == Grade::Sustained
+            && found > self.rate
+            && carried + bytes <= 4 * self.buffer
+            && self.excess(now, self.rate) <= self.buffer + self.buffer / 4;
+        if buffered {
+            // It may have become faster after all: what is not seen again is forgotten in the end.
+            self.buffer -= self.buffer / FORGETTING;
+        }
+        buffered
     }
 
     fn idle(&mut self, now: u64, best: Rate) {
@@ -160,7 +223,7 @@ impl Pace {
     fn short(&mut self, now: u64, best: Rate) {
         let time = now - self.busy.since;
         let found = Rate::measured(self.busy.bytes, time);
-        if found < self.rate && is_slack(self.busy.slack, time) {
+        if found < self.rate && is_slack(self.busy.slack, time) || self.is_buffered(found, now) {
             return;
         }
         self.rate = match self.grade {

@@ -75,7 +75,7 @@ impl Rail {
         Self {
             lives: true,
             said,
-            pace: Pace::new(said),
+            pace: Pace::new(said, chunk * u64::from(limits.max_recvs)),
             max_message,
             max_sends: u32::from(limits.max_sends.max(1)),
             channels,
@@ -106,16 +106,14 @@ impl Rail {
 
     /// What is expected of it from `now` on.
     pub(super) fn outlook(&self, now: u64) -> Outlook {
-        if self.sends == 0 {
-            return Outlook { free_in: 0, rate: self.rate() };
-        }
         let due = self.moved.saturating_add(self.rate().time(self.in_flight));
-        if due >= now {
-            return Outlook { free_in: due - now, rate: self.rate() };
-        }
-        // It is late, and expected to be late by as much again.
-        let late = now - due;
-        Outlook { free_in: late, rate: Rate::measured(self.in_flight, now - self.moved + late) }
+        // If it is late, it is expected to be late by as much again.
+        let late = if self.sends == 0 { 0 } else { now.saturating_sub(due) };
+        let rate =
+            if late == 0 { self.rate() } else { Rate::measured(self.in_flight, now - self.moved + late) };
+        let hidden = self.pace.hidden(now, rate);
+        let free_in = if late == 0 { due.saturating_sub(now) } else { late };
+        Outlook { free_in: free_in.saturating_add(rate.time(hidden)), rate }
     }
 
     /// What it would do next, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.

@@ -175,18 +175,26 @@ fn completions_of_one_moment_say_nothing_about_the_speed() {
     assert_eq!(striper.rails[0].rate(), before);
 }
 
-/// A rail at which a message of 1 MiB ends every `microseconds`, of which two are always in flight.
-fn run(striper: &mut Striper, start: u64, microseconds: u64, messages: u64) -> u64 {
-    striper.started(at(start), rail(0), 1 << 20);
-    striper.started(at(start), rail(0), 1 << 20);
+const MESSAGE: u32 = 1 << 20;
+
+/// A rail on which two messages are in flight, of which one ends every `microseconds` and the next one follows.
+fn keep_busy(striper: &mut Striper, start: u64, microseconds: u64, messages: u64) -> u64 {
     for message in 1..=messages {
         let now = at(start + message * microseconds);
-        striper.ended(now, rail(0), 1 << 20);
-        if message + 2 <= messages {
-            striper.started(now, rail(0), 1 << 20);
-        }
+        striper.ended(now, rail(0), MESSAGE);
+        striper.started(now, rail(0), MESSAGE);
     }
     start + messages * microseconds
+}
+
+/// The same, on a rail that was idle and is idle again.
+fn run(striper: &mut Striper, start: u64, microseconds: u64, messages: u64) -> u64 {
+    striper.started(at(start), rail(0), MESSAGE);
+    striper.started(at(start), rail(0), MESSAGE);
+    let end = keep_busy(striper, start, microseconds, messages - 2);
+    striper.ended(at(end + microseconds), rail(0), MESSAGE);
+    striper.ended(at(end + 2 * microseconds), rail(0), MESSAGE);
+    end + 2 * microseconds
 }
 
 /// Of the first rail.
@@ -203,6 +211,51 @@ fn a_rate_is_learnt_and_a_change_is_followed_within_a_few_windows() {
     assert!((350..=410).contains(&microseconds_for_a_mebibyte(&striper)));
     run(&mut striper, now, 50, 20);
     assert!((49..=60).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn a_change_is_followed_while_the_rail_is_busy() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    striper.started(at(0), rail(0), MESSAGE);
+    striper.started(at(0), rail(0), MESSAGE);
+    let mut now = 0;
+    for microseconds in [200, 50, 400, 100, 101, 25, 1000, 10] {
+        now = keep_busy(&mut striper, now, microseconds, 30);
+        let found = microseconds_for_a_mebibyte(&striper);
+        assert!(found.abs_diff(microseconds) <= microseconds / 20, "{found} instead of {microseconds}");
+    }
+}
+
+#[test]
+fn what_ends_before_it_is_carried_is_expected_to_take_its_time() {
+    let mut striper = Striper::new(&[limits(100_000), limits(100_000)]);
+    // Eight messages fit into the buffer, and end every 100 us; then one is carried in 400 us.
+    let fill = |striper: &mut Striper, start| {
+        let now = keep_busy(striper, start, 100, 10);
+        keep_busy(striper, now, 400, 40)
+    };
+    striper.started(at(0), rail(0), MESSAGE);
+    striper.started(at(0), rail(0), MESSAGE);
+    let now = fill(&mut striper, 0);
+    // Two are in flight, and more than seven hidden.
+    let free_in = striper.rails[0].outlook(now * 1000).free_in / 1000;
+    assert!((9 * 400..=10 * 400).contains(&free_in), "{free_in}");
+    striper.ended(at(now + 400), rail(0), MESSAGE);
+    striper.ended(at(now + 800), rail(0), MESSAGE);
+    let free_in = striper.rails[0].outlook((now + 1200) * 1000).free_in / 1000;
+    assert!((6 * 400..=7 * 400).contains(&free_in), "{free_in}");
+    assert_eq!(striper.rails[0].outlook((now + 4400) * 1000).free_in, 0);
+    // When it fills again, it does not look fast again.
+    let now = now + 10_000;
+    striper.started(at(now), rail(0), MESSAGE);
+    striper.started(at(now), rail(0), MESSAGE);
+    let now = keep_busy(&mut striper, now, 100, 9);
+    assert!((380..=420).contains(&microseconds_for_a_mebibyte(&striper)));
+    let free_in = striper.rails[0].outlook(now * 1000).free_in / 1000;
+    assert!((8 * 400..=10 * 400).contains(&free_in), "{free_in}");
+    // Unless it goes on like that.
+    keep_busy(&mut striper, now, 100, 60);
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
 }
 
 #[test]

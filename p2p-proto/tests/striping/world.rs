@@ -24,6 +24,8 @@ pub(crate) struct Model {
     pub(crate) channels: usize,
     /// A send is reported done when no more than this is left of it and of all before it on its channel.
     pub(crate) buffer: f64,
+    /// How fast the sender's own NIC is, behind which the buffer lies.
+    pub(crate) line: Speed,
     /// What its NIC says.
     pub(crate) megabits: u32,
 }
@@ -38,6 +40,7 @@ impl Model {
             max_message: 4 << 20,
             channels: 1,
             buffer: 0.0,
+            line: f64::INFINITY,
             megabits: 200_000,
         }
     }
@@ -77,6 +80,8 @@ impl Model {
 struct Message {
     bytes: u32,
     end: f64,
+    /// When the sender's NIC is through with it.
+    left: f64,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +109,8 @@ struct Rail {
     lives: bool,
     channels: Vec<Channel>,
     next: usize,
+    /// Until when the sender's NIC has work.
+    line_until: f64,
     in_flight: u16,
     bytes_in_flight: u64,
     /// Served and reported: when to say so, and its bytes.
@@ -119,7 +126,7 @@ const MOST_IN_FLIGHT: u64 = 32 << 20;
 const HAIR: f64 = 1e-3;
 
 impl Rail {
-    fn send(&mut self, bytes: u32) {
+    fn send(&mut self, now: f64, bytes: u32) {
         self.in_flight += 1;
         self.bytes_in_flight += u64::from(bytes);
         assert!(self.bytes_in_flight <= MOST_IN_FLIGHT, "{} bytes in flight", self.bytes_in_flight);
@@ -129,8 +136,10 @@ impl Rail {
         self.next += 1;
         channel.given += f64::from(bytes);
         let end = channel.given;
-        channel.serving.push_back(Message { bytes, end });
-        channel.silent.push_back(Message { bytes, end });
+        self.line_until = self.line_until.max(now) + f64::from(bytes) / self.model.line;
+        let left = self.line_until;
+        channel.serving.push_back(Message { bytes, end, left });
+        channel.silent.push_back(Message { bytes, end, left });
     }
 
     fn share(&self, now: f64) -> Speed {
@@ -162,7 +171,7 @@ impl Rail {
             while channel.silent.front().is_some_and(|message| message.end <= served + buffer + HAIR) {
                 let message = channel.silent.pop_front().expect("looked at it");
                 let late = if buffer > 0.0 { 0.0 } else { latency };
-                self.reports.push((to + late, message.bytes));
+                self.reports.push((to.max(message.left) + late, message.bytes));
             }
         }
     }
@@ -189,6 +198,7 @@ impl World {
             model: model.clone(),
             lives: true,
             next: 0,
+            line_until: 0.0,
             in_flight: 0,
             bytes_in_flight: 0,
             reports: Vec::new(),
@@ -278,7 +288,7 @@ impl World {
             let bytes = u64::from(choice.bytes.min(self.most)).min(left) as u32;
             left -= u64::from(bytes);
             self.messages += 1;
-            rail.send(bytes);
+            rail.send(self.now, bytes);
             let now = self.time();
             self.striper.started(now, choice.rail, bytes);
         }
