@@ -27,7 +27,6 @@ mod cut;
 mod entry;
 mod hear;
 mod line;
-mod memory;
 mod notices;
 mod output;
 mod post;

@@ -76,7 +76,9 @@ fn chunks_allocate_nothing() {
         Pair { ends: [new(), new()], now: Duration::ZERO, tokens: VecDeque::with_capacity(1000), landed: 0 };
     for end in 0..2 {
         let list = List::of(local.clone()).expect("it breaks no limit");
-        pair.ends[end].write(list, List::of(remote.clone()).expect("it breaks no limit"), None).expect("room");
+        pair.ends[end]
+            .write(list, List::of(remote.clone()).expect("it breaks no limit"), None)
+            .expect("room");
     }
     (0..100).for_each(|_| pair.round());
     let before = pair.landed;

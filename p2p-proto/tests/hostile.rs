@@ -93,6 +93,13 @@ fn last_frame(peer: &Peer) -> Option<Frame> {
     last
 }
 
+fn says_about(peer: &Peer, number: TransferId) -> bool {
+    let mut decoder = Decoder::new();
+    decoder.push(peer.control());
+    let frames = std::iter::from_fn(|| decoder.next().expect("what is said is well-formed"));
+    frames.into_iter().any(|frame| matches!(frame, Frame::Fin { transfer, .. } if transfer == number))
+}
+
 /// How the transfers ended, in the order of their numbers.
 fn outcomes(peer: &mut Peer) -> Vec<Outcome> {
     let mut ended = Vec::new();
@@ -448,18 +455,19 @@ fn memory_that_is_taken_away_ends_its_transfers() {
     assert_eq!(hear(&mut peer, &theirs), Ok(()));
     let token = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
     peer.posted(NOW, RailIndex(0), Side::Recv);
-    peer.memory_gone(LocalRegion(1));
+    peer.release(LocalRegion(1));
     assert_eq!(last_frame(&peer), Some(fin(Hearer, 1, Verdict::MemoryGone)));
     assert_eq!(peer.next_post(RailIndex(0), Side::Recv).map(|post| post.scratch), Some(100));
-    assert!(peer.uses(LocalRegion(1)) && peer.uses(LocalRegion(0)));
+    assert!(peer.holds(LocalRegion(1)) && peer.holds(LocalRegion(0)));
     peer.ended(NOW, token, Landing::Done);
-    assert!(!peer.uses(LocalRegion(1)));
+    assert!(!peer.holds(LocalRegion(1)));
     assert_eq!(outcomes(&mut peer), []);
     // Of the write here, messages are announced, so that they go.
-    peer.memory_gone(LocalRegion(0));
+    peer.release(LocalRegion(0));
     let gone = Outcome::MemoryGone { here: true };
     assert_eq!(outcomes(&mut peer), [gone, gone, gone]);
-    assert!(peer.uses(LocalRegion(0)));
+    assert!(!says_about(&peer, TransferId(4)), "the peer knows nothing of a receive");
+    assert!(peer.holds(LocalRegion(0)));
     let mut sent = 0;
     for rail in [RailIndex(0), RailIndex(1)] {
         while let Some(post) = peer.next_post(rail, Side::Send) {
@@ -471,5 +479,25 @@ fn memory_that_is_taken_away_ends_its_transfers() {
     }
     assert!(sent > 0);
     assert_eq!(outcomes(&mut peer), [gone]);
-    assert!(!peer.uses(LocalRegion(0)) && !peer.is_over());
+    assert!(!peer.holds(LocalRegion(0)) && !peer.is_over());
+}
+
+#[test]
+fn a_send_stays_within_its_own_bytes() {
+    let mut peer = link();
+    assert_eq!(hear(&mut peer, &[begin(1, Kind::Send, 9, 0)]), Ok(()));
+    peer.drive(NOW);
+    assert_eq!(last_frame(&peer), Some(shape(Hearer, 1, 9, 1)), "the receive is longer");
+    let text = hear(&mut peer, &[chunks(0, 0, &[(Speaker, 1, 5, 5)])]).expect_err("it has 9 bytes");
+    assert!(text.contains("does not have"), "{text}");
+    assert_eq!(peer.next_post(RailIndex(0), Side::Recv), None);
+}
+
+#[test]
+fn a_write_stays_within_what_was_told_of_it() {
+    let mut peer = link();
+    let half = [begin(1, Kind::Write, 300, 2), ranges(1, &[(0, 100)])];
+    assert_eq!(hear(&mut peer, &half), Ok(()));
+    let text = hear(&mut peer, &[chunks(0, 0, &[(Speaker, 1, 95, 10)])]).expect_err("it told of 100 bytes");
+    assert!(text.contains("not yet"), "{text}");
 }

@@ -83,8 +83,9 @@ impl Peer {
             Verdict::Landed | Verdict::RailLost(_) | Verdict::MemoryGone => Input::Lose,
         };
         let Some(entry) = self.table.get(handle) else { return };
-        let (owner, number) = (entry.owner(), entry.number);
-        if self.apply(handle, input, outcome) {
+        let (role, owner, number) = (entry.role, entry.owner(), entry.number);
+        // Of a receive that nothing has met the peer knows nothing.
+        if self.apply(handle, input, outcome) && role != Role::Recv {
             self.output.fin(owner, number, verdict);
         }
         self.settle(handle);

@@ -11,8 +11,7 @@ impl Peer {
     /// the link [holds](Self::holds) the region.
     pub fn release(&mut self, region: LocalRegion) {
         for handle in self.table.handles() {
-            let entry = self.table.get(handle).filter(|entry| entry.state.is_open());
-            if entry.is_some_and(|entry| entry.local.ranges().iter().any(|range| range.region == region)) {
+            if self.table.get(handle).is_some_and(|entry| entry.uses(region)) {
                 self.fail(handle, Outcome::MemoryGone { here: true }, Verdict::MemoryGone);
             }
         }
@@ -20,7 +19,7 @@ impl Peer {
 
     /// Whether a transfer that is not quiet yet uses a region: its memory may still be read or written.
     pub fn holds(&self, region: LocalRegion) -> bool {
-        let entries = self.table.handles().into_iter().filter_map(|handle| self.table.get(handle));
-        entries.flat_map(|entry| entry.local.ranges()).any(|range| range.region == region)
+        let mut entries = self.table.handles().into_iter().filter_map(|handle| self.table.get(handle));
+        entries.any(|entry| entry.uses(region))
     }
 }
