@@ -49,8 +49,6 @@ pub struct Choice {
 pub const PREFERRED_CHUNK: u32 = 4 << 20;
 /// Speed of rails of which none says its own.
 const UNKNOWN_MEGABITS: u32 = 100_000;
-/// Bytes beyond which more to do changes no decision.
-const FAR: u64 = 1 << 40;
 
 /// Spreads messages over the rails of a link, in one direction.
 ///
@@ -89,7 +87,6 @@ impl Striper {
     /// they wait for a better one. It is never `None` for ever: something is in flight, or no rail lives.
     pub fn choose(&mut self, now: Duration, left: u64) -> Option<Choice> {
         let now = nanoseconds(now);
-        let left = left.min(FAR);
         if left == 0 {
             return None;
         }

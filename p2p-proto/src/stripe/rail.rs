@@ -176,7 +176,7 @@ impl Rail {
 
     /// True if its rate has changed. `best`: what it would do if it were as good as the best one.
     pub(super) fn ended(&mut self, now: u64, bytes: u64, best: Rate) -> bool {
-        if !self.lives || self.sends == 0 {
+        if self.sends == 0 {
             return false;
         }
         self.sends -= 1;

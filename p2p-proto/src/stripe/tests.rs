@@ -49,6 +49,17 @@ fn equal_rails_get_equal_shares_and_no_more_than_they_need() {
     let (given, left) = give(&mut striper, at(0), 1 << 40);
     assert_eq!(given, [2 * u64::from(CHUNK); 4]);
     assert_eq!(left, (1 << 40) - 8 * u64::from(CHUNK));
+    // Of equals, the first one.
+    let mut striper = Striper::new(&[limits(100_000); 4]);
+    assert_eq!(striper.choose(at(0), 1), Some(Choice { rail: rail(0), bytes: 1 }));
+}
+
+#[test]
+fn a_rail_that_is_busy_for_longer_than_all_the_rest_counts_for_nothing() {
+    let mut striper = Striper::new(&[limits(100_000); 2]);
+    (0..16).for_each(|_| striper.started(at(0), rail(1), CHUNK));
+    // The other one has a mebibyte to do, in four parts.
+    assert_eq!(striper.choose(at(0), MIB), Some(Choice { rail: rail(0), bytes: 256 << 10 }));
 }
 
 #[test]
@@ -89,6 +100,11 @@ fn bytes_do_not_wait_for_a_rail_that_is_late() {
     striper.started(at(0), rail(0), 1 << 20);
     assert_eq!(striper.choose(at(100), 64 << 10), None);
     assert_eq!(striper.choose(at(10_000), 64 << 10).map(|choice| choice.rail), Some(rail(1)));
+    // Nor are they given to it: what was late by so much is expected to be late by as much again.
+    let mut striper = Striper::new(&[limits(100_000), limits(1000)]);
+    striper.started(at(0), rail(0), 1 << 20);
+    assert_eq!(striper.choose(at(100), 64 << 10).map(|choice| choice.rail), Some(rail(0)));
+    assert_eq!(striper.choose(at(1000), 64 << 10).map(|choice| choice.rail), Some(rail(1)));
 }
 
 #[test]
@@ -173,6 +189,51 @@ fn completions_of_one_moment_say_nothing_about_the_speed() {
         striper.ended(at(5), rail(0), CHUNK);
     }
     assert_eq!(striper.rails[0].rate(), before);
+}
+
+#[test]
+fn bursts_of_completions_count_as_a_whole() {
+    // Eight messages end every 800 us: at the same moment, or so close that each one alone would say 1 us.
+    for gap in [0, 1] {
+        let mut striper = Striper::new(&[limits(100_000)]);
+        (0..8).for_each(|_| striper.started(at(0), rail(0), MESSAGE));
+        for burst in 1..40 {
+            for message in 0..8 {
+                let now = at(burst * 800 + message * gap);
+                striper.ended(now, rail(0), MESSAGE);
+                striper.started(now, rail(0), MESSAGE);
+            }
+            if burst > 4 {
+                let found = microseconds_for_a_mebibyte(&striper);
+                assert!((85..=115).contains(&found), "{found} after burst {burst} with gaps of {gap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_window_does_not_count() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    striper.started(at(0), rail(0), MESSAGE);
+    striper.started(at(0), rail(0), MESSAGE);
+    // The peer comes late, and then one ends every 100 us: two more messages are enough to know.
+    let now = keep_busy(&mut striper, 0, 2000, 2);
+    striper.ended(at(now + 100), rail(0), MESSAGE);
+    striper.ended(at(now + 200), rail(0), MESSAGE);
+    assert_eq!(microseconds_for_a_mebibyte(&striper), 100);
+}
+
+#[test]
+fn a_rail_that_was_late_is_slower_from_its_next_completion_on() {
+    let mut striper = Striper::new(&[limits(100_000)]);
+    let now = run(&mut striper, 0, 100, 40);
+    striper.started(at(now), rail(0), MESSAGE);
+    striper.started(at(now), rail(0), MESSAGE);
+    striper.ended(at(now + 190), rail(0), MESSAGE);
+    assert_eq!(microseconds_for_a_mebibyte(&striper), 100);
+    striper.started(at(now + 190), rail(0), MESSAGE);
+    striper.ended(at(now + 2000), rail(0), MESSAGE);
+    assert!((120..=140).contains(&microseconds_for_a_mebibyte(&striper)));
 }
 
 const MESSAGE: u32 = 1 << 20;
@@ -269,6 +330,13 @@ fn a_rail_with_little_to_do_is_not_taken_for_a_slow_one() {
         striper.ended(at(now + nth * 1000 + 5), rail(0), 64 << 10);
     }
     assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+    // Nor one whose messages are so short that they take no time but that of the way.
+    let now = now + 1_000_000;
+    for nth in 0..100 {
+        striper.started(at(now + nth * 1000), rail(0), 64 << 10);
+        striper.ended(at(now + nth * 1000 + 50), rail(0), 64 << 10);
+    }
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
 }
 
 #[test]
@@ -297,6 +365,21 @@ fn an_unmeasured_rail_is_compared_with_a_measured_one() {
     let own = striper.rails[1].rate();
     run(&mut striper, 60_000, 10, 20);
     assert_eq!(striper.rails[1].rate(), own);
+}
+
+#[test]
+fn rates_do_not_wrap() {
+    let (most, least) = (Rate::measured(u64::MAX, 0), Rate::measured(0, u64::MAX));
+    assert_eq!(most.bytes(u64::MAX), least.bytes(u64::MAX).max(1 << 43));
+    assert_eq!(most.scaled(most, least), most);
+    assert_eq!(least.scaled(least, most), least);
+    assert!(least.time(u64::MAX) > most.time(u64::MAX));
+    assert_eq!((Rate::ZERO.time(0), Rate::ZERO.bytes(u64::MAX)), (0, 0));
+    let gigabyte = Rate::of_megabits(8000);
+    assert_eq!((gigabyte.time(1_000_000), gigabyte.bytes(1_000_000)), (1_000_000, 1_000_000));
+    assert_eq!(gigabyte.and(gigabyte), Rate::measured(2000, 1000));
+    assert_eq!(gigabyte.towards(Rate::of_megabits(16_000), 2), Rate::of_megabits(12_000));
+    assert_eq!(Rate::of_megabits(16_000).towards(gigabyte, 4), Rate::of_megabits(14_000));
 }
 
 #[test]
