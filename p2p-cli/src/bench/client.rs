@@ -15,13 +15,16 @@ use tcpx_core::config::Config;
 use super::Options;
 use super::bootstrap::Peer;
 use super::content::Content;
+use super::endpoints::{Active, Moved as EndpointMoved, Way};
 use super::link::{Closing, Link, Opening};
 use super::net::Net;
 use super::output::{self, Kept};
 use super::ping_pong::Calling;
 use super::placement::Placement;
-use super::plan::{self, COMPARED, COMPARED_MESSAGES, FINALISTS, IN_FLIGHT, Lanes, PINGS, Plan, SLICE};
-use super::report::{Calibrated, Comparison, Condition, Entry, Report};
+use super::plan::{
+    self, COMPARED, COMPARED_MESSAGES, ENDPOINT_IN_FLIGHT, FINALISTS, IN_FLIGHT, Lanes, PINGS, Plan, SLICE,
+};
+use super::report::{Calibrated, Comparison, Condition, EndpointRound, Entry, Report};
 use super::transfer::{self, Sending};
 use super::words::{Answer, Command, Hello, Pass, Shape, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
@@ -80,6 +83,7 @@ struct Session {
     /// The plugin and its NICs in words.
     net: String,
     link: Link,
+    active: Active,
     content: Content,
     region: SharedHost,
     probe: Probe,
@@ -114,12 +118,15 @@ impl Session {
             seed: seed(),
         };
         peer.say(&hello)?;
-        let (addresses, there) = match peer.hear()? {
-            Welcome::Come { addresses, machine } => (addresses, machine),
+        let (addresses, there, far) = match peer.hear()? {
+            Welcome::Come { addresses, machine, far: Some(far) } => (addresses, machine, far),
+            Welcome::Come { .. } => return Err(Failure::peer("the server opened no endpoint")),
             Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
         };
         let region = SharedHost::new(size).map_err(|error| Failure::new(error.to_string()))?;
         let name = net.describe();
+        let host = peer.stream().peer_addr().doing("asking where the server is")?.ip();
+        let active = Active::open(&net, host, &far, &region)?;
         let mut link = Link::new(net, &region, channels.len())?;
         link.connect(&channels, &addresses)?;
         link.drive(&mut Opening)?;
@@ -129,7 +136,19 @@ impl Session {
         let probe = Probe::new().doing("reading which cores this process may use")?;
         let same_host = there == hello.machine;
         let bar = progress_bar();
-        Ok(Self { peer, net: name, link, content, region, probe, bar, congestion, same_host, passes: 0 })
+        Ok(Self {
+            peer,
+            net: name,
+            link,
+            active,
+            content,
+            region,
+            probe,
+            bar,
+            congestion,
+            same_host,
+            passes: 0,
+        })
     }
 
     fn measure(&mut self, options: &Options, plan: &Plan, began: Instant) -> Result<Report, Failure> {
@@ -158,6 +177,14 @@ impl Session {
             self.bar.inc(1);
         }
         self.scattered(1, IN_FLIGHT + 1, true)?;
+        for way in [Way::Write, Way::Read] {
+            for (size, shape) in
+                [(COMPARED, Shape::Contiguous), (COMPARED, Shape::Scattered(SLICE)), (1, Shape::Contiguous)]
+            {
+                self.bar.set_message("verifying endpoints");
+                report.verified += self.verify_endpoint(way, size, shape)?;
+            }
+        }
         let left = plan.matrix.saturating_sub(began.elapsed());
         for (index, (channels, size)) in combinations.iter().enumerate() {
             let each = plan.matrix.saturating_sub(began.elapsed()).max(left / 20)
@@ -175,6 +202,54 @@ impl Session {
         let messages = plan::verified_messages(size, self.lanes(channels));
         let pass = self.pass(size, channels, messages, true);
         self.run(&pass).map(|_| messages)
+    }
+
+    /// Moves messages between the endpoints and checks every byte. Returns how many there were.
+    fn verify_endpoint(&mut self, way: Way, size: usize, shape: Shape) -> Result<u64, Failure> {
+        let pass = self.endpoint_pass(size, shape, ENDPOINT_IN_FLIGHT + 1);
+        let placement = Placement::new(self.region.len(), size, shape);
+        let slots = 0..pass.messages.min(placement.slots());
+        match way {
+            Way::Write => {
+                self.ask(&Command::Poison(pass))?;
+                slots.clone().try_for_each(|slot| self.content.fill(&pass, &placement, slot))?;
+                self.active.run(way, &pass, &placement)?;
+                self.ask(&Command::Check(pass))?;
+            }
+            Way::Read => {
+                self.ask(&Command::Fill(pass))?;
+                slots.clone().try_for_each(|slot| self.content.poison(&pass, &placement, slot))?;
+                self.active.run(way, &pass, &placement)?;
+                slots.clone().try_for_each(|slot| self.content.check(&pass, &placement, slot))?;
+            }
+        }
+        Ok(pass.messages)
+    }
+
+    fn ask(&mut self, command: &Command) -> Result<(), Failure> {
+        self.peer.say(command)?;
+        self.await_ready()
+    }
+
+    /// A pass of the endpoints. Its messages have a place each.
+    fn endpoint_pass(&mut self, size: usize, shape: Shape, messages: u64) -> Pass {
+        let channels = self.link.least_channels();
+        let mut pass = self.pass(size, channels, messages, false);
+        pass.shape = shape;
+        pass.in_flight = ENDPOINT_IN_FLIGHT;
+        pass
+    }
+
+    /// One round of the endpoints.
+    fn endpoint_round(&mut self) -> Result<EndpointRound, Failure> {
+        let mut run = |way, shape| -> Result<EndpointMoved, Failure> {
+            let pass = self.endpoint_pass(COMPARED, shape, COMPARED_MESSAGES);
+            self.active.run(way, &pass, &Placement::new(self.region.len(), COMPARED, shape))
+        };
+        let write = run(Way::Write, Shape::Contiguous)?;
+        let read = run(Way::Read, Shape::Contiguous)?;
+        let vector = run(Way::Write, Shape::Scattered(SLICE))?;
+        Ok(EndpointRound { write, read, vector })
     }
 
     /// A timed pass of about `time`, after a short one that says how many messages that is.
@@ -241,15 +316,18 @@ impl Session {
             }
             let product = product.map_or_else(|| self.compared(channels), Ok)?;
             let scattered = self.scattered(channels, COMPARED_MESSAGES, false)?;
+            let endpoint = self.endpoint_round()?;
             let after = self.condition()?;
             let (ours, theirs) = self.ping_pongs(raw)?;
+            let notified = self.notifications()?;
             report.comparisons.push(Comparison::new(
                 before,
                 after,
                 product,
                 &plain,
                 scattered,
-                (&ours, &theirs),
+                endpoint,
+                [&ours, &theirs, &notified],
             ));
             before = self.condition()?;
         }
@@ -301,6 +379,13 @@ impl Session {
             Ok(latencies)
         })?;
         Ok((ours, theirs))
+    }
+
+    fn notifications(&mut self) -> Result<Latencies, Failure> {
+        let core = cores::allowed().ok().filter(|allowed| allowed.len() > 1).map(|allowed| allowed[0]);
+        let _pinned = core.and_then(|core| cores::pin(core).ok());
+        self.ask(&Command::Notifications { count: PINGS })?;
+        self.active.call(PINGS)
     }
 
     /// Lets the server serve the baseline while `work` asks it.

@@ -179,6 +179,11 @@ impl Link {
         self.transport.describe(*self.groups.first()?.conns.first()?)
     }
 
+    /// Channels of the group that has the fewest.
+    pub(super) fn least_channels(&self) -> usize {
+        self.groups.iter().map(|group| usize::from(group.channels)).min().unwrap_or(1)
+    }
+
     /// The group with this number of channels.
     pub(super) fn group(&self, channels: usize) -> Option<usize> {
         self.groups.iter().position(|group| usize::from(group.channels) == channels)

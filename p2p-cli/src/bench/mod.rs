@@ -5,6 +5,7 @@ mod back;
 mod bootstrap;
 mod client;
 mod content;
+mod endpoints;
 mod link;
 mod mock;
 mod net;

@@ -1,14 +1,20 @@
 //! The transport of one end, its clock, and which of its NICs are used.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use p2p_endpoint::endpoint::Endpoint;
+use p2p_endpoint::engine::Options as EndpointOptions;
 use p2p_transport::{Nic, NicId, Now, Rail, Transport};
 use p2p_transport_mock::{Node, World};
 use p2p_transport_tcpx::{Choice, Options as TcpxOptions, Tcpx};
+use tcpx_core::Plugin;
 use tcpx_core::config::{Config, DeviceSelector};
 use tcpx_core::preflight::Nature;
 
 use super::Options;
+use super::endpoints::PROGRESS;
 use crate::failure::{Doing, Failure};
 
 /// What an end's time is.
@@ -36,6 +42,8 @@ pub(super) struct Net {
     /// Those in use, in the order in which messages take turns. Their channels are chosen later.
     pub(super) rails: Vec<Rail>,
     name: String,
+    /// What another transport is made of, where that is not simulated.
+    source: Option<(Arc<Plugin>, Config)>,
 }
 
 impl Net {
@@ -59,9 +67,10 @@ impl Net {
         let name = format!("{} {}", plugin.name(), plugin.version());
         let is_soft = plugin.nature() == Nature::Soft;
         let origin = Instant::now();
+        let source = Some((plugin.clone(), config.clone()));
         let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, origin)).doing("opening")?;
         let nics = transport.nics();
-        let (offered, source) = if let Some(choice) = &config.device.value {
+        let (offered, offer) = if let Some(choice) = &config.device.value {
             let chosen: Result<Vec<_>, _> =
                 choice.selectors().iter().map(|selector| find(nics, selector)).collect();
             (chosen?, Offer::Named)
@@ -80,11 +89,11 @@ impl Net {
                 "--nics {wanted}: {name} has {} here ({}); {}",
                 offered.len(),
                 names.join(", "),
-                source.more(wanted)
+                offer.more(wanted)
             )));
         }
         let rails = rails(&offered[..wanted]);
-        Ok(Self { transport: Box::new(transport), clock: Clock::Real(origin), rails, name })
+        Ok(Self { transport: Box::new(transport), clock: Clock::Real(origin), rails, name, source })
     }
 
     /// A node of a simulated network, on all its NICs.
@@ -96,7 +105,18 @@ impl Net {
             clock: Clock::Simulated(world.clone()),
             rails: rails(&nics),
             name: "simulation".to_owned(),
+            source: None,
         }
+    }
+
+    /// An endpoint on the same NICs, at whose door peers may knock.
+    pub(super) fn endpoint(&self, door: SocketAddr) -> Result<Endpoint, Failure> {
+        let (plugin, config) =
+            self.source.as_ref().ok_or_else(|| Failure::new("a simulation has no endpoints of its own"))?;
+        let mut options = EndpointOptions::of(config);
+        options.door = door;
+        options.rails = self.rails.clone();
+        Endpoint::over(plugin.clone(), config, options, PROGRESS).doing("opening an endpoint")
     }
 
     /// The plugin, its version and its NICs in a line.

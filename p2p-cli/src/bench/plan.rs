@@ -8,6 +8,8 @@ use super::words::{Pass, Shape};
 pub(super) const COMPARED: usize = 64 << 20;
 /// Messages of that size under way, in the product and in plain TCP.
 pub(super) const IN_FLIGHT: u64 = 3;
+/// Transfers of an endpoint under way.
+pub(super) const ENDPOINT_IN_FLIGHT: u64 = 2;
 /// Least bytes that messages rotate over, more than a last-level cache holds.
 const REGION: usize = 512 << 20;
 /// Slice of a scattered message.

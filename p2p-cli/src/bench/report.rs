@@ -9,6 +9,7 @@ use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, median, spread};
 use serde::Serialize;
 
 use super::client::{counted, human};
+use super::endpoints::Moved;
 use super::plan::{COMPARED, QUIET, SETTLED};
 
 /// Stands for the state of rounds in which the cores' distance changed or other programs ran.
@@ -37,6 +38,15 @@ pub(super) struct Condition {
     pub(super) others: f64,
 }
 
+/// What endpoints came to in one round, with two transfers of 64 MiB under way.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct EndpointRound {
+    pub(super) write: Moved,
+    pub(super) read: Moved,
+    /// Writes of 4,096 pages each.
+    pub(super) vector: Moved,
+}
+
 /// One round of the product and of plain TCP.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
@@ -51,6 +61,9 @@ pub(super) struct Comparison {
     plain: Vec<f64>,
     plain_cpu_seconds_per_gigabyte: Vec<f64>,
     scattered: Option<Entry>,
+    endpoint: EndpointRound,
+    notification_p50_microseconds: f64,
+    notification_p99_microseconds: f64,
     ping_pong_p50_microseconds: f64,
     ping_pong_p99_microseconds: f64,
     plain_ping_pong_p50_microseconds: f64,
@@ -64,7 +77,8 @@ impl Comparison {
         product: Entry,
         plain: &[Round],
         scattered: Option<Entry>,
-        (ours, theirs): (&Latencies, &Latencies),
+        endpoint: EndpointRound,
+        [ours, theirs, notified]: [&Latencies; 3],
     ) -> Self {
         let microseconds = |latencies: &Latencies, percent| latencies.percentile(percent).as_secs_f64() * 1e6;
         Self {
@@ -79,6 +93,9 @@ impl Comparison {
                 .map(|round| cpu_seconds_per_gigabyte(round.sender_cpu + round.receiver_cpu, round.bytes))
                 .collect(),
             scattered,
+            endpoint,
+            notification_p50_microseconds: microseconds(notified, 50.0),
+            notification_p99_microseconds: microseconds(notified, 99.0),
             ping_pong_p50_microseconds: microseconds(ours, 50.0),
             ping_pong_p99_microseconds: microseconds(ours, 99.0),
             plain_ping_pong_p50_microseconds: microseconds(theirs, 50.0),
@@ -118,7 +135,19 @@ struct Verdict {
     ratio: f64,
     spread: f64,
     scattered: Option<f64>,
+    endpoint: EndpointVerdict,
     ping_pong: [f64; 4],
+}
+
+/// Medians of the endpoints: GB/s, ratios to plain TCP of the same round and their spread.
+#[derive(Clone, Copy, Debug)]
+struct EndpointVerdict {
+    write: [f64; 3],
+    read: [f64; 3],
+    /// Of contiguous writes of the same round.
+    vector: f64,
+    /// Microseconds to and fro.
+    notification: [f64; 2],
 }
 
 impl Report {
@@ -137,8 +166,8 @@ impl Report {
     /// The last line of a run.
     pub(super) fn ratio_line(&self) -> String {
         match self.verdict() {
-            Some(verdict) if verdict.rounds >= SETTLED => format!("ratio {:.3}", verdict.ratio),
-            Some(verdict) => format!("ratio {:.3} unsettled", verdict.ratio),
+            Some(verdict) if verdict.rounds >= SETTLED => format!("ratio {:.3}", verdict.endpoint.write[1]),
+            Some(verdict) => format!("ratio {:.3} unsettled", verdict.endpoint.write[1]),
             None => "ratio 0 unsettled".to_owned(),
         }
     }
@@ -169,7 +198,25 @@ impl Report {
                 Some(scattered / round.product.sender_gigabytes_per_second)
             })
             .collect();
+        let beside = |moved: &dyn Fn(&Comparison) -> &Moved| -> Option<[f64; 3]> {
+            let speeds = each(&|round| moved(round).gigabytes_per_second);
+            let ratios = each(&|round| moved(round).gigabytes_per_second / round.plain[baseline]);
+            Some([median(&speeds)?, median(&ratios)?, spread(&ratios)?])
+        };
+        let vectors = each(&|round| {
+            round.endpoint.vector.gigabytes_per_second / round.endpoint.write.gigabytes_per_second
+        });
+        let endpoint = EndpointVerdict {
+            write: beside(&|round| &round.endpoint.write)?,
+            read: beside(&|round| &round.endpoint.read)?,
+            vector: median(&vectors)?,
+            notification: [
+                median(&each(&|round| round.notification_p50_microseconds))?,
+                median(&each(&|round| round.notification_p99_microseconds))?,
+            ],
+        };
         Some(Verdict {
+            endpoint,
             state,
             rounds: if state == RESTLESS { 0 } else { rounds.len() },
             all: self.comparisons.len(),
@@ -245,6 +292,7 @@ impl fmt::Display for Report {
             ratio,
             spread,
             scattered,
+            endpoint,
             ping_pong,
         } = verdict;
         writeln!(f)?;
@@ -255,19 +303,29 @@ impl fmt::Display for Report {
             writeln!(f, "disturbed by other programs: {disturbed}, which say little about a ratio")?;
         }
         writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
+        for (name, [speed, ratio, spread]) in [("write", endpoint.write), ("read", endpoint.read)] {
+            writeln!(f, "{name} between endpoints: {speed:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}")?;
+        }
+        writeln!(f, "write of 4096 pages of 16K between endpoints: {:.3} of contiguous", endpoint.vector)?;
         writeln!(
             f,
-            "p2p over {}{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
+            "messages over {}{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
             counted(self.compared_channels, "channel"),
             if self.nics > 1 { format!(" on each of {} NICs", self.nics) } else { String::new() }
         )?;
         if let Some(scattered) = scattered {
-            writeln!(f, "slices of 16K all over the region: {scattered:.3} of contiguous")?;
+            writeln!(f, "messages in slices of 16K all over the region: {scattered:.3} of contiguous")?;
         }
         let [p50, p99, plain50, plain99] = ping_pong;
         writeln!(
             f,
             "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us; plain TCP {plain50:.2} us, {plain99:.2} us; ratio {:.2}",
+            p50 / plain50
+        )?;
+        let [p50, p99] = endpoint.notification;
+        writeln!(
+            f,
+            "notification of 64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us; ratio {:.2}",
             p50 / plain50
         )
     }
@@ -371,6 +429,15 @@ mod tests {
         }
     }
 
+    fn moved(speed: f64) -> Moved {
+        Moved {
+            gigabytes_per_second: speed,
+            p50_microseconds: 1.0,
+            p99_microseconds: 1.0,
+            cpu_seconds_per_gigabyte: 0.1,
+        }
+    }
+
     fn comparison(state: Option<&'static str>, others: f64, product: f64, plain: [f64; 2]) -> Comparison {
         Comparison {
             state,
@@ -381,6 +448,13 @@ mod tests {
             plain: plain.to_vec(),
             plain_cpu_seconds_per_gigabyte: vec![0.1; 2],
             scattered: Some(entry(product / 2.0)),
+            endpoint: EndpointRound {
+                write: moved(product),
+                read: moved(product),
+                vector: moved(product / 2.0),
+            },
+            notification_p50_microseconds: 7.0,
+            notification_p99_microseconds: 9.0,
             ping_pong_p50_microseconds: 6.0,
             ping_pong_p99_microseconds: 8.0,
             plain_ping_pong_p50_microseconds: 5.0,
@@ -415,9 +489,9 @@ mod tests {
         let mut report = report(vec![comparison(Some("near"), 3.0, 9.0, [9.0, 10.0])]);
         report.compared_channels = 1;
         let text = report.to_string();
-        assert!(text.contains("p2p over 1 channel:") && text.contains(": 1 round,"), "{text}");
+        assert!(text.contains("messages over 1 channel:") && text.contains(": 1 round,"), "{text}");
         report.compared_channels = 4;
-        assert!(report.to_string().contains("p2p over 4 channels:"), "{report}");
+        assert!(report.to_string().contains("messages over 4 channels:"), "{report}");
     }
 
     #[test]

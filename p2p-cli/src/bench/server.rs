@@ -10,6 +10,7 @@ use tcpx_core::config::Config;
 use super::bootstrap::{Door, Peer};
 use super::client::counted;
 use super::content::Content;
+use super::endpoints::Passive;
 use super::link::{Closing, Link, MOST_CHANNELS, MOST_NICS, Opening};
 use super::net::Net;
 use super::ping_pong::Answering;
@@ -42,7 +43,7 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
         peer.say(&Welcome::Refused(reason.clone()))?;
         return Err(Failure::new(reason));
     }
-    let mut session = open(net, &mut peer, &hello)?;
+    let mut session = open(net, options, &mut peer, &hello)?;
     while session.obey(&mut peer)? {}
     if let Some(Transfers { link, .. }) = &mut session.transfers {
         link.close();
@@ -82,20 +83,21 @@ fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<Str
     }
 }
 
-fn open(net: Option<Net>, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
+fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
     let machine = super::client::machine();
     let Some(net) = net else {
-        peer.say(&Welcome::Come { addresses: Vec::new(), machine })?;
+        peer.say(&Welcome::Come { addresses: Vec::new(), machine, far: None })?;
         return Ok(Session { transfers: None, raw: None });
     };
     let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
+    let passive = Passive::open(&net, options.listen, &region)?;
     let mut link = Link::new(net, &region, hello.channels.len())?;
     let addresses = link.listen(&hello.channels)?;
-    peer.say(&Welcome::Come { addresses, machine })?;
+    peer.say(&Welcome::Come { addresses, machine, far: Some(passive.far()) })?;
     link.accept()?;
     link.drive(&mut Opening)?;
     let content = Content::new(region.clone(), hello.seed);
-    Ok(Session { transfers: Some(Transfers { link, content, region }), raw: None })
+    Ok(Session { transfers: Some(Transfers { link, passive, content, region }), raw: None })
 }
 
 struct Session {
@@ -105,6 +107,7 @@ struct Session {
 
 struct Transfers {
     link: Link,
+    passive: Passive,
     content: Content,
     region: SharedHost,
 }
@@ -121,6 +124,23 @@ impl Session {
                 let mut answering = Answering::new(link, region, messages)?;
                 peer.say(&Answer::Ready)?;
                 link.drive_awake(&mut answering)?;
+            }
+            Command::Fill(pass) => {
+                let transfers = self.transfers.as_mut().ok_or_else(none)?;
+                transfers.each(peer, &pass, Content::fill)?;
+            }
+            Command::Poison(pass) => {
+                let transfers = self.transfers.as_mut().ok_or_else(none)?;
+                transfers.each(peer, &pass, Content::poison)?;
+            }
+            Command::Check(pass) => {
+                let transfers = self.transfers.as_mut().ok_or_else(none)?;
+                transfers.each(peer, &pass, Content::check)?;
+            }
+            Command::Notifications { count } => {
+                let _pinned = second_core();
+                peer.say(&Answer::Ready)?;
+                self.transfers.as_mut().ok_or_else(none)?.passive.answer(count)?;
             }
             Command::OpenRaw { congestion, working_set, in_flight, same_host } => {
                 let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
@@ -143,8 +163,31 @@ impl Session {
 }
 
 impl Transfers {
+    /// Does the same with every message of a pass that has a place of its own.
+    fn each(
+        &mut self,
+        peer: &mut Peer,
+        pass: &Pass,
+        mut work: impl FnMut(&mut Content, &Pass, &Placement, u64) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Self { link, content, region, .. } = self;
+        let placement = Placement::new(region.len(), pass.size.max(1), pass.shape);
+        if !is_possible(link, pass, &placement) {
+            return Err(Failure::peer("the client asks for an impossible pass"));
+        }
+        let worked = (0..pass.messages.min(placement.slots()))
+            .try_for_each(|slot| work(content, pass, &placement, slot));
+        match worked {
+            Ok(()) => peer.say(&Answer::Ready),
+            Err(failure) => {
+                peer.say(&Answer::Failed(failure.to_string()))?;
+                Err(Failure::peer(failure.to_string()))
+            }
+        }
+    }
+
     fn pass(&mut self, peer: &mut Peer, pass: &Pass) -> Result<(), Failure> {
-        let Self { link, content, region } = self;
+        let Self { link, content, region, .. } = self;
         let placement = Placement::new(region.len(), pass.size.max(1), pass.shape);
         if !is_possible(link, pass, &placement) {
             return Err(Failure::peer("the client asks for an impossible pass"));

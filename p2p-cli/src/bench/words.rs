@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a word does, so that two programs that differ say so at once.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// The client's first word.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -25,10 +25,19 @@ pub(super) struct Hello {
 /// The server's answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) enum Welcome {
-    /// Addresses to connect to, by group and NIC.
-    Come { addresses: Vec<Vec<Vec<u8>>>, machine: String },
+    /// Addresses to connect to, by group and NIC, and the server's endpoint. Neither for a calibration.
+    Come { addresses: Vec<Vec<Vec<u8>>>, machine: String, far: Option<Far> },
     /// Why not.
     Refused(String),
+}
+
+/// The server's endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Far {
+    /// Of its door.
+    pub(super) port: u16,
+    /// What opens its region.
+    pub(super) item: Vec<u8>,
 }
 
 /// How the messages of a pass lie in the region.
@@ -66,6 +75,14 @@ pub(super) enum Command {
     Pass(Pass),
     /// Answer small messages.
     PingPong { messages: u64 },
+    /// Write the messages of a pass, for the client's endpoint to read.
+    Fill(Pass),
+    /// Poison their places, for the client's endpoint to write.
+    Poison(Pass),
+    /// Check what lies there.
+    Check(Pass),
+    /// Answer notifications of the client's endpoint.
+    Notifications { count: u64 },
     /// Open the plain TCP baseline.
     OpenRaw { congestion: Option<String>, working_set: usize, in_flight: usize, same_host: bool },
     /// Serve it; on the server's core where pinned.

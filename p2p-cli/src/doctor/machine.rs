@@ -61,10 +61,10 @@ impl Machine {
         &self.root
     }
 
-    /// Where a path of the machine lies.
+    /// Where a path of the machine lies; one without a slash before it counts from this process's folder.
     pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        path.strip_prefix("/").map_or_else(|_| path.to_path_buf(), |path| self.root.join(path))
     }
 
     /// Text of a file, without white space around it. The error names the file.

@@ -1,9 +1,11 @@
 //! An endpoint as the variables of its process want it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_transport::Error;
 use p2p_transport_tcpx::{Choice, Options as TcpxOptions, Tcpx};
+use tcpx_core::Plugin;
 use tcpx_core::config::Config;
 
 use super::{Endpoint, Progress};
@@ -30,7 +32,20 @@ impl Endpoint {
     ///
     /// As [`open`](Self::open).
     pub fn of(config: &Config, options: Options, progress: Progress) -> Result<Self, Error> {
-        let plugin = Choice::of(config).open(config)?;
+        Self::over(Choice::of(config).open(config)?, config, options, progress)
+    }
+
+    /// An endpoint over this plugin.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tcpx::new`] and [`Endpoint::new`].
+    pub fn over(
+        plugin: Arc<Plugin>,
+        config: &Config,
+        options: Options,
+        progress: Progress,
+    ) -> Result<Self, Error> {
         let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, Instant::now()))?;
         let mut streams = TcpOptions::default();
         streams.connect_timeout = options.connect_timeout;

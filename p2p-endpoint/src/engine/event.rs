@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_proto::peer::{Caps, Outcome};
-use p2p_transport::{ConnId, Id};
+use p2p_transport::{ConnId, Id, Rail};
 
 use crate::secret::Secret;
 
@@ -74,6 +74,8 @@ pub struct Options {
     pub name: String,
     /// The CUDA device whose memory it moves; `None` for host memory.
     pub device: Option<u16>,
+    /// The rails of its links; those that the transport names for the device, if empty.
+    pub rails: Vec<Rail>,
     /// Where peers knock; port 0 lets the system choose one.
     pub door: SocketAddr,
     /// Time that a link may take to come up.
@@ -94,6 +96,7 @@ impl Options {
         Self {
             name: name.into(),
             device: None,
+            rails: Vec::new(),
             door: SocketAddr::from(([0, 0, 0, 0], 0)),
             connect_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),

@@ -121,7 +121,10 @@ impl Engine {
         options: Options,
         mut random: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<Self, Error> {
-        let rails = transport.rails(options.device)?;
+        let rails = match options.rails.as_slice() {
+            [] => transport.rails(options.device)?,
+            chosen => chosen.to_vec(),
+        };
         if rails.is_empty() || rails.len() > ready::MOST_RAILS {
             let text =
                 format!("{} NICs serve this memory; 1 to {} are possible", rails.len(), ready::MOST_RAILS);
