@@ -14,7 +14,7 @@ mod tests;
 
 use std::time::Duration;
 
-use self::rail::{Offer, Rail};
+use self::rail::{Offer, Outlook, Rail};
 use self::rate::Rate;
 use crate::id::RailIndex;
 
@@ -47,6 +47,8 @@ pub struct Choice {
 /// Longest message that is cut unless a caller says otherwise, in bytes: a longer one gains nothing, and
 /// balances worse.
 pub const PREFERRED_CHUNK: u32 = 4 << 20;
+/// Rails that a [`RailIndex`] can name; further ones are not used.
+const MOST_RAILS: usize = 1 << u8::BITS;
 /// Speed of rails of which none says its own.
 const UNKNOWN_MEGABITS: u32 = 100_000;
 
@@ -58,8 +60,8 @@ const UNKNOWN_MEGABITS: u32 = 100_000;
 #[derive(Debug)]
 pub struct Striper {
     rails: Vec<Rail>,
-    /// Rails that live, those that will be free first in front: room for all of them, reused by each call.
-    order: Vec<usize>,
+    /// Rails that live, those that will be free first in front, as the last call saw them.
+    outlooks: Vec<(Outlook, u8)>,
 }
 
 impl Striper {
@@ -76,8 +78,9 @@ impl Striper {
         let usual = u64::checked_div(sum, count).map_or(UNKNOWN_MEGABITS, |mean| mean as u32);
         let said =
             |rail: &RailLimits| Rate::of_megabits(if rail.megabits > 0 { rail.megabits } else { usual });
-        let rails: Vec<Rail> = rails.iter().map(|limits| Rail::new(limits, chunk, said(limits))).collect();
-        Self { order: Vec::with_capacity(rails.len()), rails }
+        let rails = rails.iter().take(MOST_RAILS);
+        let rails: Vec<Rail> = rails.map(|limits| Rail::new(limits, chunk, said(limits))).collect();
+        Self { outlooks: Vec::with_capacity(rails.len()), rails }
     }
 
     /// Where the next bytes go, of `left` that are not cut yet: those of all transfers that wait, so that only the
@@ -87,36 +90,41 @@ impl Striper {
     /// they wait for a better one. It is never `None` for ever: something is in flight, or no rail lives.
     pub fn choose(&mut self, now: Duration, left: u64) -> Option<Choice> {
         let now = nanoseconds(now);
-        if left == 0 {
+        if left == 0 || self.rails.iter().all(|rail| !rail.lives() || rail.is_full()) {
             return None;
         }
         let horizon = self.horizon(now, left);
-        let alone = self.order.len() == 1;
-        let offer = |index: &usize| (*index, self.rails[*index].offer(now, left, horizon, alone));
-        // The first of equals wins: they stand in the order of time, then of position.
-        let soonest =
-            |offers: &mut dyn Iterator<Item = (usize, Offer)>| offers.min_by_key(|(_, offer)| offer.end);
-        let in_time = || self.order.iter().map(offer).filter(|(_, offer)| offer.in_time);
-        let (rail, bytes) = if in_time().next().is_some() {
-            soonest(&mut in_time().filter(|(_, offer)| offer.fits))
-        } else {
-            // So little is left that it delays everybody: least where it ends first.
-            soonest(&mut self.order.iter().map(offer)).filter(|(_, offer)| offer.fits)
+        let alone = self.outlooks.len() == 1;
+        let (mut in_time, mut soonest) = (None, None);
+        // Of equals the first one stays: they stand in the order of time, then of position.
+        let earlier =
+            |one: &Option<(Offer, u8)>, offer: &Offer| one.is_none_or(|(one, _)| offer.end < one.end);
+        let mut waits = false;
+        for (outlook, index) in &self.outlooks {
+            let offer = self.rails[usize::from(*index)].offer(*outlook, left, horizon, alone);
+            waits |= offer.in_time;
+            if offer.in_time && offer.fits && earlier(&in_time, &offer) {
+                in_time = Some((offer, *index));
+            }
+            if earlier(&soonest, &offer) {
+                soonest = Some((offer, *index));
+            }
         }
-        .map(|(rail, offer)| (rail, offer.bytes))?;
-        Some(Choice { rail: RailIndex(rail as u8), bytes })
+        // Where nobody ends it in time, so little is left that it delays all: least where it ends first.
+        let best = if waits { in_time } else { soonest.filter(|(offer, _)| offer.fits) };
+        best.map(|(offer, index)| Choice { rail: RailIndex(index), bytes: offer.bytes })
     }
 
     /// When all rails have ended, in nanoseconds from now, if `left` bytes are spread over them as well as can be.
-    /// Puts [`order`](Self::order) in order.
+    /// Looks at all of them anew.
     fn horizon(&mut self, now: u64, left: u64) -> u64 {
-        let Self { rails, order } = self;
-        order.clear();
-        order.extend((0..rails.len()).filter(|index| rails[*index].lives()));
-        order.sort_unstable_by_key(|index| (rails[*index].outlook(now).free_in, *index));
+        let Self { rails, outlooks } = self;
+        outlooks.clear();
+        let living = (0..=u8::MAX).zip(&*rails).filter(|(_, rail)| rail.lives());
+        outlooks.extend(living.map(|(index, rail)| (rail.outlook(now), index)));
+        outlooks.sort_unstable_by_key(|(outlook, index)| (outlook.free_in, *index));
         let (mut bytes, mut rate, mut horizon) = (left, Rate::ZERO, u64::MAX);
-        for rail in order.iter().map(|index| &rails[*index]) {
-            let outlook = rail.outlook(now);
+        for (outlook, _) in outlooks {
             if outlook.free_in >= horizon {
                 break;
             }

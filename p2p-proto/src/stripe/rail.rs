@@ -116,14 +116,15 @@ impl Rail {
         Outlook { free_in: free_in.saturating_add(rate.time(hidden)), rate }
     }
 
-    /// What it would do next, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.
-    pub(super) fn offer(&self, now: u64, left: u64, horizon: u64, alone: bool) -> Offer {
-        let Outlook { free_in, rate } = self.outlook(now);
+    /// What it would do next of `left` bytes, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.
+    pub(super) fn offer(&self, outlook: Outlook, left: u64, horizon: u64, alone: bool) -> Offer {
+        let Outlook { free_in, rate } = outlook;
         // What it should still do, and what of that it has not got.
         let (all, quota) = (rate.bytes(horizon), rate.bytes(horizon.saturating_sub(free_in)));
         let part = (all / PARTS).max(if alone { quota } else { WHOLE }) / self.channels;
-        let bytes = self.even(part.min(quota).clamp(self.floor(), self.chunk), left);
-        let deep = if alone { self.deep } else { (all / 2).clamp(self.lasting(), self.deep) };
+        let (lasting, floor) = self.shortest();
+        let bytes = self.even(part.min(quota).clamp(floor, self.chunk), floor, left);
+        let deep = if alone { self.deep } else { (all / 2).clamp(lasting, self.deep) };
         Offer {
             bytes: bytes as u32,
             end: free_in.saturating_add(rate.time(bytes)),
@@ -133,8 +134,7 @@ impl Rail {
     }
 
     /// A message of about `chunk` bytes that leaves no crumb of the `left` ones.
-    fn even(&self, chunk: u64, left: u64) -> u64 {
-        let floor = self.floor();
+    fn even(&self, chunk: u64, floor: u64, left: u64) -> u64 {
         let grains = (chunk + GRAIN / 2) / GRAIN * GRAIN;
         let chunk = if grains > 0 && grains <= self.chunk { grains } else { chunk };
         if left <= chunk || (left - chunk < floor && left <= self.max_message) {
@@ -152,9 +152,16 @@ impl Rail {
         self.rate().bytes(LASTING).clamp(2 * FLOOR, most)
     }
 
-    /// Shortest message that is cut: where few fit at once, they must last.
-    fn floor(&self) -> u64 {
-        (self.lasting() / u64::from(self.max_sends)).max(FLOOR).min(self.chunk)
+    /// Bytes in flight that keep it busy, and the shortest message that is cut: where few fit at once, they must
+    /// last.
+    fn shortest(&self) -> (u64, u64) {
+        let lasting = self.lasting();
+        (lasting, (lasting / u64::from(self.max_sends)).max(FLOOR).min(self.chunk))
+    }
+
+    /// Whether there is room for no message, however short.
+    pub(super) const fn is_full(&self) -> bool {
+        self.sends >= self.max_sends || (self.sends >= 2 && self.in_flight >= self.deep)
     }
 
     pub(super) fn started(&mut self, now: u64, bytes: u64) {
@@ -192,7 +199,7 @@ impl Rail {
 
     fn look_for_slack(&mut self, now: u64) {
         let room = self.sends < self.max_sends && self.in_flight < self.lasting();
-        self.slack_since = (room && self.sends > 0).then_some(now);
+        self.slack_since = room.then_some(now);
     }
 
     /// Another rail, of which `said` is said, does `rate`: so much is expected of this one until it was measured.

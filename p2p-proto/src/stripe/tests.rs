@@ -146,8 +146,9 @@ fn limits_that_make_no_sense_do_no_harm() {
     striper.started(at(0), rail(0), 1);
     assert_eq!(striper.choose(at(0), 5), None);
     let all = RailLimits { max_message: u32::MAX, max_sends: u16::MAX, megabits: u32::MAX, ..nothing };
-    let mut striper = Striper::with_chunk(&[all; 256], u32::MAX);
+    let mut striper = Striper::with_chunk(&[all; 300], u32::MAX);
     let (given, _) = give(&mut striper, Duration::MAX, u64::MAX);
+    assert_eq!(given.len(), 256);
     assert!(given.iter().all(|bytes| (1 << 20..=32 << 20).contains(bytes)), "{given:?}");
 }
 
@@ -194,18 +195,18 @@ fn completions_of_one_moment_say_nothing_about_the_speed() {
 #[test]
 fn bursts_of_completions_count_as_a_whole() {
     // Eight messages end every 800 us: at the same moment, or so close that each one alone would say 1 us.
-    for gap in [0, 1] {
+    for (gap, in_flight) in [(0, 2), (0, 8), (1, 8)] {
         let mut striper = Striper::new(&[limits(100_000)]);
-        (0..8).for_each(|_| striper.started(at(0), rail(0), MESSAGE));
+        (0..in_flight).for_each(|_| striper.started(at(0), rail(0), MESSAGE));
         for burst in 1..40 {
             for message in 0..8 {
                 let now = at(burst * 800 + message * gap);
                 striper.ended(now, rail(0), MESSAGE);
                 striper.started(now, rail(0), MESSAGE);
             }
-            if burst > 4 {
+            if burst > 2 {
                 let found = microseconds_for_a_mebibyte(&striper);
-                assert!((85..=115).contains(&found), "{found} after burst {burst} with gaps of {gap}");
+                assert!((80..=130).contains(&found), "{found} after burst {burst} with gaps of {gap}");
             }
         }
     }
@@ -221,6 +222,23 @@ fn the_first_window_does_not_count() {
     striper.ended(at(now + 100), rail(0), MESSAGE);
     striper.ended(at(now + 200), rail(0), MESSAGE);
     assert_eq!(microseconds_for_a_mebibyte(&striper), 100);
+    // Or one, if nothing follows.
+    let mut striper = Striper::new(&[limits(100_000)]);
+    striper.started(at(0), rail(0), MESSAGE);
+    striper.started(at(0), rail(0), MESSAGE);
+    keep_busy(&mut striper, 0, 2000, 1);
+    striper.ended(at(4000), rail(0), MESSAGE);
+    striper.ended(at(4100), rail(0), MESSAGE);
+    assert_eq!(microseconds_for_a_mebibyte(&striper), 100);
+}
+
+#[test]
+fn a_rail_that_was_never_measured_may_be_faster_than_it_says() {
+    let mut striper = Striper::new(&[limits(80_000)]);
+    (0..8).for_each(|_| striper.started(at(0), rail(0), 1_000_000));
+    striper.ended(at(10), rail(0), 1_000_000);
+    // Seven at the speed that it says, and nothing that ended too early.
+    assert_eq!(striper.rails[0].outlook(10_000).free_in, 700_000);
 }
 
 #[test]
@@ -324,12 +342,16 @@ fn a_rail_with_little_to_do_is_not_taken_for_a_slow_one() {
     let mut striper = Striper::new(&[limits(100_000)]);
     let now = run(&mut striper, 0, 100, 40);
     // One short message after the other, always two of them and with long gaps: all that there was to send.
-    striper.started(at(now), rail(0), 64 << 10);
-    for nth in 1..500 {
-        striper.started(at(now + nth * 1000), rail(0), 64 << 10);
-        striper.ended(at(now + nth * 1000 + 5), rail(0), 64 << 10);
+    for later in [5, 995] {
+        let mut striper = Striper::new(&[limits(100_000)]);
+        let now = run(&mut striper, 0, 100, 40);
+        striper.started(at(now), rail(0), 64 << 10);
+        for nth in 1..500 {
+            striper.started(at(now + nth * 1000), rail(0), 64 << 10);
+            striper.ended(at(now + nth * 1000 + later), rail(0), 64 << 10);
+        }
+        assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
     }
-    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
     // Nor one whose messages are so short that they take no time but that of the way.
     let now = now + 1_000_000;
     for nth in 0..100 {
@@ -351,6 +373,43 @@ fn what_is_only_handed_over_at_first_is_not_taken_for_speed() {
         now += 1000;
     }
     assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn nothing_rises_above_its_equals_for_what_is_handed_over() {
+    let mut striper = Striper::new(&[limits(100_000), limits(200_000)]);
+    let mut now = run(&mut striper, 0, 200, 40);
+    striper.started(at(now), rail(1), MESSAGE);
+    striper.ended(at(now + 50), rail(1), MESSAGE);
+    for _ in 0..200 {
+        now += 1000;
+        striper.started(at(now), rail(0), MESSAGE);
+        striper.ended(at(now + 1), rail(0), MESSAGE);
+    }
+    // The other one, of which twice as much is said, needs 50 us.
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
+fn a_late_rail_is_expected_to_be_late_by_as_much_again() {
+    let mut striper = Striper::new(&[limits(80_000)]);
+    striper.started(at(0), rail(0), 1_000_000);
+    let outlook = |striper: &Striper, now| {
+        let Outlook { free_in, rate } = striper.rails[0].outlook(now);
+        (free_in, rate.time(1_000_000).next_multiple_of(10))
+    };
+    assert_eq!(outlook(&striper, 0), (100_000, 100_000));
+    assert_eq!(outlook(&striper, 100_000), (0, 100_000));
+    assert_eq!(outlook(&striper, 150_000), (50_000, 200_000));
+    striper.ended(at(150), rail(0), 1_000_000);
+    assert_eq!(outlook(&striper, 150_000).0, 0);
+}
+
+#[test]
+fn few_sends_are_long_ones() {
+    let few = RailLimits { max_sends: 2, ..limits(100_000) };
+    let mut striper = Striper::new(&[few; 2]);
+    assert_eq!(striper.choose(at(0), 2 * MIB).map(|choice| choice.bytes), Some(512 << 10));
 }
 
 #[test]
