@@ -27,6 +27,7 @@ mod cut;
 mod entry;
 mod hear;
 mod line;
+mod meet;
 mod notices;
 mod output;
 mod post;

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use crate::script::Faults;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_arrives_where_it_belongs(script in script::scripts(Faults::None)) {

@@ -122,7 +122,9 @@ impl Peer {
                         }
                     }
                     Kind::Read => {}
-                    Kind::Send => self.sends.retain(|waiting| *waiting != handle),
+                    // One that has met a receive does not wait here.
+                    Kind::Send if before == State::Asking => self.sends.retain(|waiting| *waiting != handle),
+                    Kind::Send => {}
                 }
             }
         }

@@ -3,18 +3,18 @@
 //! A number that was given out and is not live belongs to a transfer that is over here. The peer may not have heard
 //! that when it spoke, so what it says about it is swallowed.
 
+mod chunks;
+mod lists;
+
 use std::time::Duration;
 
-use super::covered::Uncovered;
 use super::entry::{Entry, Remote, Role};
-use super::line::Queued;
 use super::words::{Breach, Exports, Happened, Outcome};
 use super::{Handle, Peer};
-use crate::frame::{Chunk, Frame, Kind, LONGEST_TRANSFER, MOST_RANGES, Owner, Refusal, Repeat, Run, Verdict};
-use crate::id::{RailIndex, TransferId};
-use crate::list::{Cursor, ListError, Shape, cut};
-use crate::stripe::RailLimits;
-use crate::transfer::{Input, Part, State};
+use crate::frame::{Frame, Kind, LONGEST_TRANSFER, MOST_RANGES, Owner, Refusal, Verdict};
+use crate::id::TransferId;
+use crate::list::Shape;
+use crate::transfer::{Input, Part};
 
 impl Peer {
     /// Hears bytes of the control stream, cut anywhere.
@@ -132,193 +132,6 @@ impl Peer {
         Ok(())
     }
 
-    /// The first send of the peer meets the first receive of this end, and so on.
-    pub(super) fn meet(&mut self) {
-        while let (Some(send), Some(recv)) = (self.sends.front().copied(), self.recvs.front().copied()) {
-            let total = self.table.get(send).map_or(0, |entry| entry.total);
-            let capacity = self.table.get(recv).map_or(0, |entry| entry.local.total());
-            self.sends.pop_front();
-            if total > capacity {
-                let why = Refusal::TooLong;
-                self.fail(send, Outcome::Refused(why), Verdict::Refused(why));
-                continue;
-            }
-            self.recvs.pop_front();
-            let Some(recv) = self.table.remove(recv) else { continue };
-            self.table.ours.change(recv.number, send);
-            let Some(entry) = self.table.get_mut(send) else { continue };
-            entry.report = Some(recv.number);
-            entry.shape = shape_of(&recv.local, total);
-            entry.local = recv.local;
-            if total == 0 {
-                self.ready(send);
-            } else {
-                self.telling.push_back(send);
-            }
-        }
-    }
-
-    fn hear_ranges(
-        &mut self,
-        transfer: TransferId,
-        runs: &[Run],
-        exports: &dyn Exports,
-    ) -> Result<(), Breach> {
-        let Some(handle) = self.find(Owner::Speaker, transfer)? else { return Ok(()) };
-        let Some(entry) = self.table.get_mut(handle) else { return Ok(()) };
-        let write = match entry.role {
-            Role::Peers(Kind::Write) => true,
-            Role::Peers(Kind::Read) => false,
-            Role::Own(_) | Role::Recv | Role::Peers(Kind::Send) => {
-                return Err(Breach::new("ranges of a transfer that has none"));
-            }
-        };
-        if !entry.state.is_open() {
-            return Ok(());
-        }
-        for run in runs {
-            for &(offset, length) in &run.ranges {
-                let fits = entry.local.total().checked_add(length).is_some_and(|sum| sum <= entry.total);
-                if length == 0 || !fits || entry.due == 0 {
-                    return Err(Breach::new("ranges that are empty, or more than their transfer has"));
-                }
-                entry.due -= 1;
-                let opened = exports.open(run.key, offset, length, write);
-                let opened =
-                    opened.and_then(|range| entry.local.push(range).map_err(|_| Refusal::OutOfRange));
-                if let Err(why) = opened {
-                    self.fail(handle, Outcome::Refused(why), Verdict::Refused(why));
-                    return Ok(());
-                }
-            }
-        }
-        if (entry.due == 0) != (entry.local.total() == entry.total) {
-            return Err(Breach::new("the ranges of a transfer have other bytes than it has"));
-        }
-        self.ready_to_be_read(handle);
-        Ok(())
-    }
-
-    fn hear_shape(&mut self, owner: Owner, transfer: TransferId, parts: &[Repeat]) -> Result<(), Breach> {
-        let Some(handle) = self.find(owner, transfer)? else { return Ok(()) };
-        let Some(entry) = self.table.get_mut(handle) else { return Ok(()) };
-        match entry.role {
-            Role::Own(Kind::Send) if matches!(entry.remote, Remote::Unknown) => {
-                if entry.state.is_open() {
-                    entry.remote = Remote::Shape(Shape::new());
-                }
-            }
-            Role::Own(Kind::Send) | Role::Peers(Kind::Read) => {}
-            Role::Own(Kind::Write | Kind::Read) | Role::Recv | Role::Peers(Kind::Write | Kind::Send) => {
-                return Err(Breach::new("the shape of a transfer that has none"));
-            }
-        }
-        if !entry.state.is_open() {
-            return Ok(());
-        }
-        let Remote::Shape(shape) = &mut entry.remote else { return Ok(()) };
-        for part in parts {
-            if part.length == 0 || part.count == 0 {
-                return Err(Breach::new("a shape with an empty part"));
-            }
-            shape
-                .push(*part)
-                .map_err(|_: ListError| Breach::new("a shape that is longer than the longest"))?;
-        }
-        if shape.total() > entry.total || entry.state != State::Asking {
-            return Err(Breach::new("a shape with more bytes than its transfer has"));
-        }
-        let whole = shape.total() == entry.total;
-        // A list of repeats is as long as they are, and counts like ranges.
-        let held = parts.len() as u32;
-        entry.held_ranges += held;
-        self.peers_ranges += u64::from(held);
-        if self.peers_ranges > u64::from(self.caps.peer_ranges) {
-            let why = Refusal::TooMany;
-            self.fail(handle, Outcome::Refused(why), Verdict::Refused(why));
-        } else if owner == Owner::Speaker {
-            self.ready_to_be_read(handle);
-        } else if whole {
-            self.ready(handle);
-        }
-        Ok(())
-    }
-
-    /// A read of the peer moves once both lists are whole.
-    fn ready_to_be_read(&mut self, handle: Handle) {
-        let Some(entry) = self.table.get(handle) else { return };
-        if let Remote::Shape(shape) = &entry.remote
-            && shape.total() == entry.total
-            && entry.local.total() == entry.total
-        {
-            self.ready(handle);
-        }
-    }
-
-    fn hear_chunks(&mut self, rail: RailIndex, before: u64, chunks: &[Chunk]) -> Result<(), Breach> {
-        let index = usize::from(rail.0);
-        let Some(lines) = self.rails.get_mut(index) else {
-            return Err(Breach::new("messages on a rail that the link does not have"));
-        };
-        if before != lines.recv.announced {
-            return Err(Breach::said(format_args!(
-                "it announces messages of rail {} behind {before}, and {} were announced",
-                rail.0, lines.recv.announced
-            )));
-        }
-        lines.recv.announced += chunks.len() as u64;
-        let (limits, lost) = (lines.limits, lines.lost);
-        for chunk in chunks {
-            if chunk.length == 0 || chunk.length > limits.max_message {
-                return Err(Breach::new("a message that is empty, or longer than its rail takes"));
-            }
-            let (handle, at) = self.hear_chunk(chunk, &limits)?;
-            if lost {
-                if let Some(handle) = handle {
-                    self.fail(handle, Outcome::RailLost(rail), Verdict::RailLost(rail));
-                }
-                continue;
-            }
-            self.unlanded += 1;
-            if let Some(lines) = self.rails.get_mut(index) {
-                lines.recv.queue.push_back(Queued { handle, length: chunk.length, at });
-            }
-        }
-        Ok(())
-    }
-
-    /// The transfer that wants a chunk, if any does, and where it begins in memory here.
-    fn hear_chunk(&mut self, chunk: &Chunk, limits: &RailLimits) -> Result<(Option<Handle>, Cursor), Breach> {
-        let nowhere = (None, Cursor::default());
-        let Some(handle) = self.find(chunk.owner, chunk.transfer)? else { return Ok(nowhere) };
-        self.apply_peer(handle, Input::PeerAnnounces, Outcome::LinkLost)?;
-        let Some(entry) = self.table.get_mut(handle) else { return Ok(nowhere) };
-        if !entry.state.is_open() {
-            return Ok(nowhere);
-        }
-        let known = entry.local.total().min(entry.total);
-        let Some(end) = chunk.start.checked_add(u64::from(chunk.length)).filter(|end| *end <= known) else {
-            return Err(Breach::new("a message of bytes that its transfer does not have, or not yet"));
-        };
-        entry.covered.add(chunk.start, end).map_err(|why| match why {
-            Uncovered::Twice => Breach::new("bytes of a transfer that were announced before"),
-            Uncovered::Scattered => Breach::new("the messages of a transfer are too scattered"),
-        })?;
-        entry.local.move_to(&mut entry.at, chunk.start);
-        let at = entry.at;
-        let (mut one, mut two) = (at, at);
-        let slices = limits.max_slices;
-        let local = &entry.local;
-        if cut(local, &mut one, local, &mut two, chunk.length, slices, slices) != chunk.length {
-            return Err(Breach::new("a message of more parts than its rail takes"));
-        }
-        entry.at = one;
-        if entry.covered.bytes() == entry.total {
-            self.apply(handle, Input::Covered, Outcome::LinkLost);
-        }
-        Ok((Some(handle), at))
-    }
-
     fn hear_fin(&mut self, owner: Owner, transfer: TransferId, verdict: Verdict) -> Result<(), Breach> {
         let Some(handle) = self.find(owner, transfer)? else { return Ok(()) };
         let (input, outcome) = match verdict {
@@ -357,23 +170,4 @@ impl Peer {
             (Owner::Hearer, Some(Role::Own(_))) | (Owner::Speaker, Some(_)) => Ok(Some(handle)),
         }
     }
-}
-
-/// How the first `total` bytes of a receive's memory are cut.
-fn shape_of(local: &crate::list::List<crate::list::LocalRange>, total: u64) -> Shape {
-    if local.total() == total {
-        return local.shape();
-    }
-    let mut shape = Shape::new();
-    let mut left = total;
-    for range in local.ranges() {
-        let length = range.len.min(left);
-        // An empty part is left out, and a list has no more parts than a shape.
-        let _ = shape.push(Repeat { length, count: 1 });
-        left -= length;
-        if left == 0 {
-            break;
-        }
-    }
-    shape
 }

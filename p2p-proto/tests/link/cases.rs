@@ -157,11 +157,31 @@ fn a_hundred_thousand_ranges_are_said_in_pieces() {
 #[test]
 fn no_message_is_longer_than_what_the_peer_knows_of() {
     let rail = RailLimits { max_message: 4 << 20, max_slices: u16::MAX, peer_slices: u16::MAX, ..RAIL };
-    let caps = Caps { control: 1, ..Caps::default() };
+    let caps = Caps { control: 160_000, ..Caps::default() };
     let mut run = Run::new(3, [vec![rail], vec![rail]], [caps; 2]);
     let written = act(&mut run, 0, write(200_000, 5000));
     run.world.settle();
     assert_eq!(run.world.outcome(0, written), Some(Outcome::Done { bytes: 200_000 }));
+    run.finish();
+}
+
+#[test]
+fn who_loses_a_rail_with_announced_bytes_says_so() {
+    let mut run = run(2, Caps::default());
+    run.faulty = true;
+    let written = act(&mut run, 0, write(8000, 1));
+    talk(&mut run, 0);
+    run.world.lose_rail(0, 0);
+    talk(&mut run, 0);
+    assert_eq!(run.world.outcome(0, written), None, "what is announced on the other rail has to go");
+    for _ in 0..8 {
+        run.world.post(0, 1, Side::Send, u64::MAX);
+        run.world.post(1, 1, Side::Recv, u64::MAX);
+        while run.world.carry(1, 0) {}
+        while run.world.report(1, 0) {}
+    }
+    assert_eq!(run.world.outcome(0, written), Some(Outcome::RailLost(RailIndex(0))), "nobody answered");
+    assert!(run.world.ends[1].peer.next_post(RailIndex(0), Side::Recv).is_some_and(|post| post.scratch > 0));
     run.finish();
 }
 
