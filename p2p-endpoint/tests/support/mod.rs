@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod sim;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
