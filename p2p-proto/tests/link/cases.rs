@@ -376,3 +376,37 @@ fn what_lands_is_a_sign_of_life() {
     idle(&mut run, Duration::from_millis(900), 4, false);
     assert!(run.world.ends[0].peer.is_over());
 }
+
+#[test]
+fn who_looks_at_the_deadline_only_notices_silence_in_time() {
+    let mut run = run(1, Caps::default());
+    run.world.ends[0].peer.drive(Duration::ZERO);
+    let mut looks = 0;
+    while let Some(deadline) = run.world.ends[0].peer.deadline() {
+        assert!(deadline > run.world.now, "it asks for a call that changes nothing");
+        run.world.now = deadline;
+        run.world.ends[0].peer.drive(deadline);
+        looks += 1;
+    }
+    assert_eq!((run.world.now, looks), (Duration::from_secs(5), 5));
+    let pings = run.world.ends[0].peer.control();
+    assert!(pings.is_empty(), "nothing is said on a link that is over");
+}
+
+#[test]
+fn an_idle_link_asks_once_a_second() {
+    let mut run = run(1, Caps::default());
+    idle(&mut run, Duration::from_millis(10), 1, true);
+    let mut asked = 0;
+    for _ in 0..1000 {
+        run.world.now += Duration::from_millis(10);
+        run.world.ends[0].peer.drive(run.world.now);
+        asked += usize::from(!run.world.ends[0].peer.control().is_empty());
+        talk(&mut run, 0);
+        let End { peer, .. } = &mut run.world.ends[1];
+        let alive = peer.deadline().is_some();
+        assert!(alive);
+        talk(&mut run, 1);
+    }
+    assert!((5..=11).contains(&asked), "asked {asked} times in ten seconds");
+}
