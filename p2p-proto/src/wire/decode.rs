@@ -1,5 +1,7 @@
 //! From a stream of bytes, cut anywhere, to frames.
 
+use std::fmt;
+
 use bytes::{Buf, BytesMut};
 
 use crate::frame::{Chunk, Frame, LONGEST_FRAME, Repeat, Run};
@@ -17,7 +19,7 @@ const SPARE_RANGES: usize = 2 * LONGEST_FRAME / size::RANGE;
 /// It holds one frame that is not whole and what was pushed since; a caller that takes all frames after each
 /// push bounds it. Where frames come back through [`recycle`](Self::recycle), those with lists are decoded
 /// without an allocation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Decoder {
     bytes: BytesMut,
     spare: Spare,
@@ -103,8 +105,18 @@ impl Decoder {
     }
 }
 
+impl fmt::Debug for Decoder {
+    /// Without the bytes: there may be keys among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("buffered", &self.bytes.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Empty lists with room.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Spare {
     chunks: Vec<Chunk>,
     repeats: Vec<Repeat>,

@@ -140,6 +140,21 @@ fn after_an_error_nothing_is_kept_or_understood() {
     assert_eq!(decoder.next(), Err(WireError::Kind(77)));
 }
 
+/// A log must not open memory.
+#[test]
+fn debug_output_holds_no_key() {
+    let key = RegionKey { index: 1, generation: 2, secret: 0x7171_7171_7171_7171 };
+    let ranges = Frame::Ranges { transfer: TransferId(1), runs: vec![Run { key, ranges: vec![(3, 4); 40] }] };
+    let mut decoder = Decoder::new();
+    decoder.push(&bytes_of(&ranges)[..200]);
+    assert_eq!(decoder.next(), Ok(None));
+    let text = format!("{decoder:?} {ranges:?}");
+    assert!(text.starts_with("Decoder { buffered: 200, failed: None, .. }"), "{text}");
+    for hidden in ["qqqq", "8174439530702664049", "7171"] {
+        assert!(!text.contains(hidden), "{hidden} in {text}");
+    }
+}
+
 #[test]
 fn frames_before_a_bad_one_are_heard() {
     let mut decoder = Decoder::new();
