@@ -169,11 +169,7 @@ impl Registry {
             let error = refused("reach beyond the end of all addresses: check the length");
             return Err(RegisterError { error, memory });
         };
-        let kind = match memory.kind() {
-            MemoryKind::Host => Kind::Host,
-            MemoryKind::Cuda { ordinal, .. } => Kind::Cuda(ordinal),
-            _ => Kind::Other(self.ids.next()),
-        };
+        let kind = Kind::of(memory.kind(), self.ids.next());
         Ok(self.add(Span { base, end }, kind, memory))
     }
 
@@ -304,6 +300,17 @@ impl Registry {
 
     fn registration(&self, mr: MrId) -> Option<&Registration> {
         self.registrations.get(self.ids.find(mr.0)?)
+    }
+}
+
+impl Kind {
+    /// `number` is one that no other memory has.
+    fn of(kind: MemoryKind, number: u64) -> Self {
+        match kind {
+            MemoryKind::Host => Self::Host,
+            MemoryKind::Cuda { ordinal, .. } => Self::Cuda(ordinal),
+            _ => Self::Other(number),
+        }
     }
 }
 

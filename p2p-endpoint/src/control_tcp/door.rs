@@ -37,8 +37,8 @@ impl Door {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         if at.ip().is_ipv6() {
-            // Every address of this host, of both families.
-            socket.set_only_v6(!at.ip().is_unspecified())?;
+            // The door of all addresses takes both families.
+            socket.set_only_v6(false)?;
         }
         // The port of a process that has just ended is free again, for who asks for it by its number. While the
         // system chooses one, it must not: it could give one port to two who do not listen yet.

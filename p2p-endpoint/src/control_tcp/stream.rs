@@ -124,12 +124,12 @@ impl Stream {
         if !matches!(self.state, State::Open { .. }) {
             return;
         }
-        let over = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-        self.tells.readable |= over || flags.intersects(EventFlags::IN | EventFlags::RDHUP);
+        // An end and an error are readable too.
+        self.tells.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP);
         if flags.contains(EventFlags::OUT) && std::mem::take(&mut self.wants_room) {
             self.tells.writable = true;
         }
-        if over {
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
             let error = self.socket.take_error().unwrap_or_else(Some);
             self.fail("poll", &error.unwrap_or_else(|| ErrorKind::BrokenPipe.into()));
         }

@@ -115,6 +115,21 @@ fn one_that_speaks_comes_in_past_many_that_are_silent() {
 }
 
 #[test]
+fn a_shut_door_lets_its_strangers_go() {
+    let mut one = One::new(|_| {});
+    let (door, at) = one.listen(HERE);
+    let mut visitors = [visit(at), visit(at)];
+    visitors[1].write_all(b"x").expect("sent");
+    one.until(|one| one.control.counts().came == 2);
+    assert_eq!((one.control.held.len(), one.doors(door)), (1, 1));
+    one.control.shut(door);
+    assert_eq!((one.control.held.len(), one.poll()), (0, None));
+    assert_eq!(visitors[0].read(&mut [0]).expect("the end"), 0);
+    // Unread bytes make it a reset.
+    assert!(!matches!(visitors[1].read(&mut [0]), Ok(1..)));
+}
+
+#[test]
 fn those_that_nobody_accepts_are_bounded() {
     let mut one = One::new(|options| options.most_waiting = 3);
     let (door, at) = one.listen(HERE);
@@ -253,10 +268,15 @@ fn a_send_to_one_that_went_breaks_the_stream() {
     visitor.write_all(b"x").expect("sent");
     let stream = one.accept(door);
     drop(visitor);
-    one.until(|one| {
+    let begin = Instant::now();
+    while one.control.ends(stream).is_some() {
         one.control.send(stream, b"are you there?");
-        one.is_told(Broken(stream))
-    });
+        assert!(begin.elapsed() < Duration::from_secs(10), "nobody refuses it");
+    }
+    assert_eq!(one.control.queue, [Source::Stream(stream)], "it is told although the kernel may be silent");
+    one.poll();
+    assert_eq!(one.told.last(), Some(&Broken(stream)));
+    assert_eq!(one.told.iter().filter(|event| **event == Broken(stream)).count(), 1);
     assert_eq!(one.control.send(stream, b"?"), 0);
     assert_eq!(one.control.ends(stream), None);
 }

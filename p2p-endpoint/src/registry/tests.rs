@@ -79,7 +79,10 @@ fn memory_inside_of_a_registration_shares_and_the_rest_does_not() {
         assert_eq!(registry.span(MrId(number)), Some((pool.base + at, length)));
     }
     assert_eq!(registry.len(), cases.len());
-    // Of one kind only.
+    // Of one kind only, whatever the descriptor.
+    let cuda = |ordinal, dmabuf| Kind::of(MemoryKind::Cuda { ordinal, dmabuf }, 5);
+    assert_eq!((cuda(0, None), cuda(1, Some(7))), (Kind::Cuda(0), Kind::Cuda(1)));
+    assert_eq!(Kind::of(MemoryKind::Host, 5), Kind::Host);
     let span = Span { base: pool.base + 20, end: pool.base + 25 };
     for kind in [Kind::Cuda(0), Kind::Cuda(1), Kind::Other(1), Kind::Other(2)] {
         for again in [false, true] {
