@@ -391,6 +391,31 @@ fn nothing_rises_above_its_equals_for_what_is_handed_over() {
 }
 
 #[test]
+fn a_buffer_that_is_never_seen_again_is_forgotten() {
+    let mut striper = Striper::new(&[limits(100_000); 2]);
+    striper.started(at(0), rail(0), MESSAGE);
+    striper.started(at(0), rail(0), MESSAGE);
+    let now = keep_busy(&mut striper, 0, 100, 10);
+    let mut now = keep_busy(&mut striper, now, 400, 40) + 800;
+    striper.ended(at(now - 400), rail(0), MESSAGE);
+    striper.ended(at(now), rail(0), MESSAGE);
+    striper.started(at(now), rail(1), MESSAGE);
+    striper.ended(at(now + 100), rail(1), MESSAGE);
+    let mut one_by_one = |striper: &mut Striper, messages| {
+        for _ in 0..messages {
+            now += 10_000;
+            striper.started(at(now), rail(0), MESSAGE);
+            striper.ended(at(now + 100), rail(0), MESSAGE);
+        }
+    };
+    // They could as well lie in the buffer.
+    one_by_one(&mut striper, 30);
+    assert!((380..=420).contains(&microseconds_for_a_mebibyte(&striper)));
+    one_by_one(&mut striper, 1000);
+    assert!((95..=105).contains(&microseconds_for_a_mebibyte(&striper)));
+}
+
+#[test]
 fn a_late_rail_is_expected_to_be_late_by_as_much_again() {
     let mut striper = Striper::new(&[limits(80_000)]);
     striper.started(at(0), rail(0), 1_000_000);
