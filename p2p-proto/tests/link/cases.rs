@@ -155,6 +155,28 @@ fn a_hundred_thousand_ranges_are_said_in_pieces() {
 }
 
 #[test]
+fn bytes_move_beside_a_long_list() {
+    let mut run = run(1, Caps { control: 400_000, ..Caps::default() });
+    let long = act(&mut run, 0, write(3_000_000, 100_000));
+    let short = act(&mut run, 0, write(500, 1));
+    run.world.ends[0].peer.drive(run.world.now);
+    assert!(run.world.ends[0].peer.control().len() < 400_000);
+    assert!(run.world.ends[0].peer.next_post(RailIndex(0), Side::Send).is_some(), "announcements find room");
+    for _ in 0..2 {
+        talk(&mut run, 0);
+        run.world.post(0, 0, Side::Send, u64::MAX);
+        run.world.post(1, 0, Side::Recv, u64::MAX);
+        while run.world.carry(0, 0) {}
+        while run.world.report(0, 0) {}
+        talk(&mut run, 1);
+    }
+    run.world.collect(0);
+    assert_eq!(run.world.outcome(0, short), Some(Outcome::Done { bytes: 500 }), "it waits for a long list");
+    assert_eq!(run.world.outcome(0, long), None);
+    run.finish();
+}
+
+#[test]
 fn no_message_is_longer_than_what_the_peer_knows_of() {
     let rail = RailLimits { max_message: 4 << 20, max_slices: u16::MAX, peer_slices: u16::MAX, ..RAIL };
     let caps = Caps { control: 160_000, ..Caps::default() };
