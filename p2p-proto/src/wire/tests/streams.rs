@@ -49,10 +49,9 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] ^= change;
         if let Ok(Some(other)) = decode(&bytes) {
-            prop_assert_ne!(&other, &frame);
             let again = bytes_of(&other);
             match other {
-                // Control characters became blanks.
+                // Control characters became blanks, and a blank that became one is a blank.
                 Frame::Goodbye { .. } => prop_assert_eq!(decode(&again), Ok(Some(other))),
                 Frame::Begin { .. }
                 | Frame::Ranges { .. }
@@ -61,7 +60,10 @@ proptest! {
                 | Frame::Fin { .. }
                 | Frame::Notify { .. }
                 | Frame::Ping { .. }
-                | Frame::Pong { .. } => prop_assert_eq!(&again, &bytes[..again.len()]),
+                | Frame::Pong { .. } => {
+                    prop_assert_ne!(&other, &frame);
+                    prop_assert_eq!(&again, &bytes[..again.len()]);
+                }
             }
         }
     }
