@@ -14,6 +14,8 @@ const CANARY: u8 = 0xee;
 #[derive(Default)]
 pub(crate) struct Memory {
     regions: Vec<Region>,
+    /// Regions that were taken back.
+    pub(crate) gone: Vec<LocalRegion>,
 }
 
 struct Region {
@@ -115,7 +117,8 @@ fn span(range: &LocalRange) -> std::ops::Range<usize> {
 impl Exports for Memory {
     fn open(&self, asked: RegionKey, offset: u64, len: u64, write: bool) -> Result<LocalRange, Refusal> {
         let region = LocalRegion(asked.index);
-        let Some(found) = self.regions.get(asked.index as usize).filter(|_| asked == key(region)) else {
+        let opens = asked == key(region) && !self.gone.contains(&region);
+        let Some(found) = self.regions.get(asked.index as usize).filter(|_| opens) else {
             return Err(Refusal::UnknownKey);
         };
         if offset + len > found.bytes.len() as u64 {

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) wrong: Wrong,
     pub(crate) counter: Option<u32>,
     pub(crate) abandoned: bool,
+    /// Memory of it was taken back.
+    pub(crate) released: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,6 +110,15 @@ impl Run {
                     job.abandoned |=
                         self.world.ends[job.end].live.iter().any(|(live, _)| *live == job.transfer);
                     self.world.ends[job.end].peer.abandon(job.transfer);
+                }
+            }
+            What::Release { nth, here } => {
+                let moves = |job: &&mut Job| matches!(job.kind, JobKind::Write | JobKind::Read);
+                let Some(job) = self.jobs.iter_mut().filter(moves).nth(nth) else { return };
+                let (end, ranges) = if here { (job.end, &job.local) } else { (1 - job.end, &job.remote) };
+                if let Some(range) = ranges.first() {
+                    job.released = true;
+                    self.world.release(end, range.region);
                 }
             }
             What::LoseRail { rail } => {
@@ -199,6 +210,7 @@ impl Run {
             let End { live, peer, memory, .. } = &self.world.ends[end];
             assert!(live.is_empty(), "these do not end: {live:?}");
             assert!(peer.is_over() || peer.is_idle(), "an end is not idle");
+            assert!(memory.gone.iter().all(|region| !peer.holds(*region)), "memory is held for ever");
             memory.check();
         }
         self.check_outcomes();
@@ -240,6 +252,7 @@ impl Job {
             wrong: Wrong::Nothing,
             counter: None,
             abandoned: false,
+            released: false,
         }
     }
 

@@ -42,13 +42,40 @@ pub(crate) struct Act {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Write { total: u64, pieces: [usize; 2], counter: Option<u32>, wrong: Wrong, notices: u8 },
-    Read { total: u64, pieces: [usize; 2], wrong: Wrong },
-    Send { total: u64, pieces: usize },
-    Recv { capacity: u64, pieces: usize },
-    Notify { length: usize },
-    Abandon { nth: usize },
-    LoseRail { rail: usize },
+    Write {
+        total: u64,
+        pieces: [usize; 2],
+        counter: Option<u32>,
+        wrong: Wrong,
+        notices: u8,
+    },
+    Read {
+        total: u64,
+        pieces: [usize; 2],
+        wrong: Wrong,
+    },
+    Send {
+        total: u64,
+        pieces: usize,
+    },
+    Recv {
+        capacity: u64,
+        pieces: usize,
+    },
+    Notify {
+        length: usize,
+    },
+    Abandon {
+        nth: usize,
+    },
+    /// Memory of a write or a read is taken back, at the end that began it or at the other one.
+    Release {
+        nth: usize,
+        here: bool,
+    },
+    LoseRail {
+        rail: usize,
+    },
     LoseLink,
 }
 
@@ -92,13 +119,14 @@ fn act(faults: Faults) -> impl Strategy<Value = Act> {
     let recv = (total(), pieces()).prop_map(|(capacity, pieces)| What::Recv { capacity, pieces });
     let notify = prop_oneof![0usize..50, Just(40_000usize)].prop_map(|length| What::Notify { length });
     let abandon = (0usize..8).prop_map(|nth| What::Abandon { nth });
+    let release = (0usize..8, any::<bool>()).prop_map(|(nth, here)| What::Release { nth, here });
     let fault = match faults {
         Faults::None => Just(What::Notify { length: 1 }).boxed(),
         Faults::Rails => (0usize..4).prop_map(|rail| What::LoseRail { rail }).boxed(),
         Faults::Link => Just(What::LoseLink).boxed(),
     };
     let what = prop_oneof![
-        6 => write, 4 => read, 4 => send, 4 => recv, 2 => notify, 1 => abandon, 1 => fault
+        6 => write, 4 => read, 4 => send, 4 => recv, 2 => notify, 1 => abandon, 1 => release, 1 => fault
     ];
     (0usize..2, what, prop_oneof![Just(0u16), 1u16..60, 60u16..400]).prop_map(|(end, what, steps)| Act {
         end,

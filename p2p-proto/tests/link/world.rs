@@ -282,6 +282,14 @@ impl World {
         self.collect(end);
     }
 
+    /// Memory of an end is taken back.
+    pub(crate) fn release(&mut self, end: usize, region: LocalRegion) {
+        let End { peer, memory, .. } = &mut self.ends[end];
+        memory.gone.push(region);
+        peer.release(region);
+        self.collect(end);
+    }
+
     /// Takes what has happened at an end.
     pub(crate) fn collect(&mut self, end: usize) {
         while let Some(happened) = self.ends[end].peer.happened() {
@@ -295,6 +303,10 @@ impl World {
                 self.keeps_promise(bytes);
             }
             self.ends[end].happened.push(happened);
+        }
+        let End { peer, memory, .. } = &self.ends[end];
+        for region in memory.gone.iter().filter(|region| !peer.holds(**region)) {
+            self.nothing_uses(end, &[*region]);
         }
     }
 
