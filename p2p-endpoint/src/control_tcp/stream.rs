@@ -196,7 +196,8 @@ impl Stream {
         let mut sent = 0;
         while matches!(self.state, State::Open { .. }) && sent < bytes.len() {
             match (&self.socket).write(&bytes[sent..]) {
-                Ok(taken) => sent += taken,
+                Ok(taken) if taken > 0 => sent += taken,
+                Ok(_) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.wants_room = true;
@@ -267,4 +268,43 @@ pub(super) fn is_over(mut socket: &TcpStream) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// The system may choose the very port that is called, and then a socket is its own peer.
+    #[test]
+    fn a_stream_to_itself_is_a_refused_one() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        let own = socket.local_addr().expect("bound");
+        socket.connect(&own).expect("it meets itself");
+        let own = own.as_socket().expect("an address");
+        let mut stream = Stream::new(socket.into(), own, State::Connecting);
+        stream.stirred(EventFlags::OUT);
+        let why = stream.why().expect("broken").to_string();
+        assert!(why.contains("nobody listens") && why.contains(&own.to_string()), "{why}");
+        assert!(stream.tells.broken && !stream.tells.opened);
+    }
+
+    #[test]
+    fn both_ends_are_bounded_by_the_kernel_and_wait_for_nothing() {
+        let bound = Duration::from_secs(20);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let at = listener.local_addr().expect("bound");
+        let connecting = Stream::connecting(at, bound).expect("a socket");
+        let (socket, _) = listener.accept().expect("it comes");
+        socket.set_nonblocking(true).expect("a socket");
+        for stream in [connecting, Stream::accepted(socket, bound)] {
+            let options = SockRef::from(&stream.socket);
+            assert_eq!(options.tcp_user_timeout().expect("it is set"), Some(bound));
+            assert!(options.tcp_nodelay().expect("it is set") && options.keepalive().expect("it is set"));
+            let pauses = (options.tcp_keepalive_time(), options.tcp_keepalive_interval());
+            assert_eq!((pauses.0.expect("it is set"), pauses.1.expect("it is set")), (bound / 4, bound / 4));
+            assert_eq!((&stream.socket).read(&mut [0]).expect_err("nothing").kind(), ErrorKind::WouldBlock);
+        }
+    }
 }

@@ -360,6 +360,32 @@ fn a_drop_ends_streams_but_not_those_of_the_parent() {
     }
 }
 
+/// A forked child has a copy of every descriptor, and the kernel goes on watching what is open anywhere.
+#[test]
+fn what_only_a_child_holds_wakes_nobody() {
+    let mut one = One::new(|_| {});
+    let (door, at) = one.listen(HERE);
+    let mut stranger = visit(at);
+    one.until(|one| one.control.counts().came == 1);
+    let mut speaks = visit(at);
+    speaks.write_all(b"x").expect("sent");
+    let stream = one.accept(door);
+    let strangers = one.control.held.iter().map(|(_, held)| &held.socket);
+    let streams = one.control.streams.iter().map(|(_, stream)| &stream.socket);
+    let _child: Vec<TcpStream> =
+        strangers.chain(streams).map(|socket| socket.try_clone().expect("a descriptor")).collect();
+    one.control.close(stream);
+    one.ahead = Duration::from_secs(20);
+    one.poll();
+    one.ahead *= 2;
+    one.poll();
+    assert!(one.control.held.is_empty() && one.control.streams.is_empty());
+    for visitor in [&mut stranger, &mut speaks] {
+        visitor.write_all(b"is anybody there?").expect("the child holds it");
+    }
+    assert!(!one.sleep(50), "nobody here wants to know");
+}
+
 #[test]
 fn nobody_is_woken_by_what_is_done_already() {
     let mut one = One::new(|_| {});

@@ -23,6 +23,7 @@ pub use slots::{OpId, Status};
 
 use crate::engine::{Engine, LinkId, OpToken, Options, Part, Request};
 use crate::exports::{Access, Item};
+use crate::random::Unguessable;
 use crate::registry::MrId;
 use shared::Shared;
 
@@ -77,7 +78,8 @@ impl Endpoint {
         let device = |error: std::io::Error| {
             Error::new(ErrorKind::Device, "open", format!("making an endpoint: {error}")).with_source(error)
         };
-        let engine = Engine::new(transport, control, options, Box::new(crate::random::unguessable))?;
+        let mut random = Unguessable::new().map_err(|error| device(error.into()))?;
+        let engine = Engine::new(transport, control, options, Box::new(move || random.next()))?;
         let shared = Arc::new(Shared::new(engine, SLOTS, Instant::now()).map_err(device)?);
         let thread = match progress {
             Progress::Caller => None,
@@ -233,6 +235,11 @@ impl Endpoint {
     /// As [`Engine::start`]; [`Exhausted`](ErrorKind::Exhausted) also if the ends of too many operations were not
     /// asked for.
     pub fn start(&self, link: LinkId, parts: &[Part], request: Request<'_>) -> Result<OpId, Error> {
+        self.begin(|engine, token| engine.start(link, token, parts, request).map(drop))
+    }
+
+    /// Gives an operation a slot, and lets the engine begin it.
+    fn begin(&self, start: impl FnOnce(&mut Engine, OpToken) -> Result<(), Error>) -> Result<OpId, Error> {
         self.shared().check()?;
         let full = || {
             let text =
@@ -240,15 +247,41 @@ impl Endpoint {
             Error::new(ErrorKind::Exhausted, "start", text)
         };
         let id = self.shared().slots.take().ok_or_else(full)?;
-        let token = OpToken(id.to_number());
-        match self.shared().with(|engine| engine.start(link, token, parts, request)) {
-            Ok(_) => Ok(id),
-            Err(error) => {
+        let begun = self.shared().with(|engine| {
+            let begun = start(engine, OpToken(id.to_number()));
+            // One that did not begin ends here; one that did goes on without anybody who asks.
+            if begun.is_err() && !engine.is_under_way(OpToken(id.to_number())) {
                 self.shared().slots.end(id, Outcome::LinkLost);
+            }
+            begun
+        });
+        match begun {
+            Ok(()) => Ok(id),
+            Err(error) => {
                 self.shared().slots.detach(id);
                 Err(error)
             }
         }
+    }
+
+    /// Starts a write, and a notification of at most 1 MiB that the peer gets when all of it is visible there.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start). If it is the notification that there is no room for, the write goes on, detached.
+    pub fn push(
+        &self,
+        link: LinkId,
+        parts: &[Part],
+        into: &[Item],
+        notification: impl Into<Bytes>,
+    ) -> Result<OpId, Error> {
+        let bytes = notification.into();
+        let write = Request::Write { into, counter: None };
+        self.begin(|engine, token| {
+            let transfer = engine.start(link, token, parts, write)?;
+            engine.notify(link, Some(transfer), bytes)
+        })
     }
 
     /// How an operation stands. Its end is told once.

@@ -48,8 +48,7 @@ impl Endpoint {
     ) -> Result<Self, Error> {
         let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, Instant::now()))?;
         let mut streams = TcpOptions::default();
-        streams.connect_timeout = options.connect_timeout;
-        streams.close_timeout = options.close_timeout;
+        (streams.connect_timeout, streams.close_timeout) = (options.connect_timeout, options.close_timeout);
         Self::new(Box::new(transport), Box::new(TcpControl::new(streams)?), options, progress)
     }
 }

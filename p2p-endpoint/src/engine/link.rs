@@ -126,6 +126,11 @@ impl Tokens {
         token
     }
 
+    /// Whether a transfer is called so.
+    pub(super) fn has(&self, token: OpToken) -> bool {
+        self.names.contains(&Some(token))
+    }
+
     /// Takes the oldest name that is left.
     pub(super) fn pop(&mut self) -> Option<OpToken> {
         while let Some(name) = self.names.pop_front() {

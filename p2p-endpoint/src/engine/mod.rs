@@ -40,6 +40,9 @@ const EVENTS: usize = 64;
 const CONTROL_EVENTS: usize = 64;
 /// Time between two looks at the deadlines of links.
 const TICK: Duration = Duration::from_millis(20);
+/// Time after a word on a control stream in which an answer is waited for awake, if no data is on its way: waking up
+/// takes longer than an answer from near by. Whoever spins beside data takes the cores that move it.
+const SPIN: Duration = Duration::from_micros(50);
 /// Links whose peer has not shown who it is, at most: the oldest makes room.
 const MOST_STRANGERS: usize = 512;
 
@@ -104,6 +107,8 @@ pub struct Engine {
     reasons: Vec<Option<(LinkId, Error)>>,
     now: Now,
     next_tick: Now,
+    /// When a word was said or heard last on a link that is up.
+    talked: Now,
     scratch: moving::Scratch,
 }
 
@@ -165,6 +170,7 @@ impl Engine {
             reasons: Vec::new(),
             now: Now::default(),
             next_tick: Now::default(),
+            talked: Now::default(),
             scratch: moving::Scratch::default(),
         })
     }
@@ -318,6 +324,11 @@ impl Engine {
         Ok(transfer)
     }
 
+    /// Whether a transfer with this token has not ended.
+    pub fn is_under_way(&self, token: OpToken) -> bool {
+        self.links.iter().any(|(_, link)| link.tokens.has(token))
+    }
+
     /// Sends a notification, which is delivered in the order of notifications; with `after`, when the write that was
     /// started last has landed.
     ///
@@ -375,6 +386,7 @@ impl Engine {
         match next {
             Next::Again | Next::Spin => next,
             Next::Wait(wait) => Next::Wait(earlier(wait)),
+            Next::Idle(_) if now < self.talked.after(SPIN) => Next::Spin,
             Next::Idle(idle) => Next::Idle(earlier(idle)),
         }
     }

@@ -67,14 +67,14 @@ impl Engine {
     /// One turn of a link that is up.
     pub(super) fn move_bytes(&mut self, id: LinkId) -> Result<(), Error> {
         let now = self.now.0;
-        let Self { links, control, scratch, transport, exports, memories, .. } = self;
+        let Self { links, control, scratch, transport, exports, memories, talked, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
         let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, .. } = link else {
             return Ok(());
         };
         let stream = *stream;
         flush(control.as_mut(), stream, said);
-        let heard = hear(control.as_mut(), stream, peer, now, scratch, exports);
+        let heard = hear(control.as_mut(), stream, peer, now, scratch, exports, &mut talked.0);
         peer.drive(now);
         for (rail, here) in rails.iter().enumerate().filter(|(_, here)| here.state == RailState::Up) {
             let rail = RailIndex(rail as u8);
@@ -89,6 +89,7 @@ impl Engine {
                     break;
                 }
                 peer.control_sent(taken);
+                talked.0 = now;
             }
         }
         self.report(id);
@@ -153,6 +154,7 @@ fn hear(
     now: std::time::Duration,
     scratch: &mut Scratch,
     exports: &ExportTable,
+    talked: &mut std::time::Duration,
 ) -> Result<Heard, Error> {
     for _ in 0..READS {
         if !peer.wants_control() {
@@ -160,6 +162,7 @@ fn hear(
         }
         match control.receive(stream, scratch.bytes(READ)) {
             Received::Bytes(count) => {
+                *talked = now;
                 let heard = peer.receive(now, &scratch.bytes(READ)[..count], exports);
                 heard.map_err(|breach| Error::new(ErrorKind::Conn, "poll", breach.to_string()))?;
             }
