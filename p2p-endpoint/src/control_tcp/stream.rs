@@ -298,7 +298,7 @@ mod tests {
         let connecting = Stream::connecting(at, bound).expect("a socket");
         let (socket, _) = listener.accept().expect("it comes");
         socket.set_nonblocking(true).expect("a socket");
-        for stream in [connecting, Stream::accepted(socket, bound)] {
+        for stream in &[connecting, Stream::accepted(socket, bound)] {
             let options = SockRef::from(&stream.socket);
             assert_eq!(options.tcp_user_timeout().expect("it is set"), Some(bound));
             assert!(options.tcp_nodelay().expect("it is set") && options.keepalive().expect("it is set"));

@@ -41,6 +41,9 @@ pub enum Event {
     /// Somebody connected to this endpoint, and the link is up.
     Accepted(LinkId),
     /// A link is over; each of its operations has ended before. [`Engine::why`](super::Engine::why) has the reason.
+    ///
+    /// Its rails may still be closing: until they have, memory of operations that ended `LinkLost` may still be read and
+    /// written. Memory that is deregistered is dropped only afterwards.
     Closed(LinkId),
     /// An operation ended: exactly one for each that was taken.
     Ended {

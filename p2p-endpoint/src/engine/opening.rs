@@ -446,6 +446,14 @@ impl Engine {
         }
         self.strangers.retain(|stranger| *stranger != id);
         self.report(id);
+        let Some(link) = self.links.get_mut(id) else { return };
+        // Whoever waits is told at once, although a transport may take a while to let go of the memory.
+        while let Some(token) = link.tokens.pop() {
+            self.out.push_back(Event::Ended { link: id, token, outcome: super::LOST });
+        }
+        if link.was_up || !link.incoming {
+            self.out.push_back(Event::Closed(id));
+        }
         self.enqueue(id);
     }
 
@@ -481,14 +489,8 @@ impl Engine {
                 self.rails_of[rail.conn.index()] = None;
             }
         }
-        while let Some(token) = link.tokens.pop() {
-            self.out.push_back(Event::Ended { link: id, token, outcome: super::LOST });
-        }
         let at = p2p_transport::Id::index(id);
         self.reasons[at] = link.reason.take().map(|reason| (id, reason));
-        if link.was_up || !link.incoming {
-            self.out.push_back(Event::Closed(id));
-        }
     }
 }
 
