@@ -27,7 +27,7 @@ fn a_healthy_machine_has_nothing_to_mend() {
         report.lines.iter().all(|row| ["OK", "SKIP"].contains(&row.status.as_str()) && row.mend.is_none())
     );
     let found = |subject: &str| said(&report)[subject].found.clone();
-    assert!(found("transport").contains("GPUDirect-TCPX is used"), "{}", found("transport"));
+    assert!(found("transport").contains("GPUDirect-TCPX is chosen"), "{}", found("transport"));
     assert!(found("plugin file").contains("ncclNetPlugin_v7"), "{}", found("plugin file"));
     assert!(
         found("NIC eth3").contains("up, 200 Gbit/s, MTU 8244, NUMA node 1, PCI 0000:86:00.0"),
@@ -180,8 +180,29 @@ fn a_gpu_machine_without_the_plugin_is_asked_whether_that_is_meant() {
     let row = &said(&report)["transport"];
     assert_eq!(row.status, "WARN", "{row:?}");
     assert!(row.found.contains("plain TCP is used") && row.found.contains("gVNIC"), "{row:?}");
+    fs::remove_file(root.at("proc/driver/nvidia/version")).unwrap();
+    fs::remove_file(root.at("usr/lib/x86_64-linux-gnu/libcuda.so.1")).unwrap();
+    let driver = &said(&examine(&root, &[], &[]))["NVIDIA driver"];
+    assert!(driver.status == "OK" && driver.found.contains("although there are 8 GPUs"), "{driver:?}");
     let report = examine(&root, &[], &[("UCCL_P2P_TRANSPORT", "tcp")]);
     assert_eq!(said(&report)["transport"].status, "OK");
+}
+
+#[test]
+fn googles_plugin_has_several_names() {
+    let root = a3_high();
+    let other = PLUGIN.replace("-tcpx", "");
+    fs::rename(root.at(PLUGIN), root.at(&other)).unwrap();
+    let row = &said(&examine(&root, &[], &[]))["transport"];
+    assert!(row.found.starts_with(&format!("GPUDirect-TCPX is chosen ({other})")), "{row:?}");
+}
+
+#[test]
+fn a_control_port_that_is_taken_costs_nothing() {
+    let root = a3_high();
+    root.write("proc/net/tcp", &support::listeners(&[28900, 28901]));
+    let row = &said(&examine(&root, A3_HIGH, &[]))["control ports"];
+    assert!(row.status == "OK" && row.found.ends_with("28902 is the first that is free"), "{row:?}");
 }
 
 #[test]
@@ -191,6 +212,9 @@ fn a_machine_of_nothing_is_no_panic() {
     assert_eq!(report.code, 1, "there is no interface: {report:#?}");
     for row in &report.lines {
         assert!(!row.found.contains("the check itself broke"), "{row:?}");
+    }
+    for subject in ["bootstrap port", "control ports"] {
+        assert_eq!(said(&report)[subject].status, "SKIP", "what is not known is not called free");
     }
 }
 

@@ -38,9 +38,7 @@ pub(super) fn driver(machine: &Machine) -> Vec<Line> {
         vec![fault(found, mend)]
     };
     vec![match (version, library) {
-        (None, None) if !machine.uses_tcpx() => {
-            Line::ok(DRIVER, "none, which is normal on a machine without GPUs: host memory is moved")
-        }
+        (None, None) if !machine.uses_tcpx() => Line::ok(DRIVER, without_driver(machine)),
         (None, None) => {
             judged(DRIVER, "", fault("there is none, and GPUDirect-TCPX ends the process", install))
         }
@@ -59,6 +57,14 @@ pub(super) fn driver(machine: &Machine) -> Vec<Line> {
             Line::ok(DRIVER, format!("kernel module {version}, {}", library.display()))
         }
     }]
+}
+
+/// How it is to have no driver, where none is needed.
+fn without_driver(machine: &Machine) -> String {
+    match machine.tree().map_or(0, |tree| tree.gpus().len()) {
+        0 => "none, which is normal on a machine without GPUs: host memory is moved".to_owned(),
+        gpus => format!("none, although there are {gpus} GPUs: only host memory can be moved"),
+    }
 }
 
 /// The version in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.154.05  Thu ...`.

@@ -45,9 +45,9 @@ pub(super) fn transport(machine: &Machine) -> Vec<Line> {
                 "it is there"
             };
             let what = match chosen.nature {
-                Nature::Tcpx => "GPUDirect-TCPX is used",
-                Nature::Soft => "the soft plugin is used as a library, over plain TCP",
-                Nature::Other => "another net plugin is used, with host memory",
+                Nature::Tcpx => "GPUDirect-TCPX is chosen",
+                Nature::Soft => "the soft plugin is chosen as a library, over plain TCP",
+                Nature::Other => "another net plugin is chosen, with host memory",
             };
             format!("{what} ({}), because {why}", shown(file))
         }

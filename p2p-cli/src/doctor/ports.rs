@@ -21,7 +21,10 @@ pub(super) fn bootstrap(machine: &Machine) -> Vec<Line> {
     let gpu = machine.config.local_device.value.get();
     let port = machine.config.bootstrap_port_base.value.get() + u16::from(gpu);
     let found = format!("{port} for GPU {gpu}");
-    let taken = Taken::of(machine);
+    let taken = match Taken::of(machine) {
+        Ok(taken) => taken,
+        Err(why) => return vec![Line::skip(BOOTSTRAP, format!("{found}: not tried: {why}"))],
+    };
     vec![if taken.has(machine, port) {
         let wrong = Fault::fail(
             "a program listens there",
@@ -38,9 +41,12 @@ pub(super) fn bootstrap(machine: &Machine) -> Vec<Line> {
 /// The ports of which a control connection listens on the first that is free.
 pub(super) fn control(machine: &Machine) -> Vec<Line> {
     let range = control_range(machine);
-    let taken = Taken::of(machine);
-    let first = range.clone().find(|&port| !taken.has(machine, port));
     let shown = format!("{} to {}", range.start(), range.end());
+    let taken = match Taken::of(machine) {
+        Ok(taken) => taken,
+        Err(why) => return vec![Line::skip(CONTROL, format!("{shown}: not tried: {why}"))],
+    };
+    let first = range.clone().find(|&port| !taken.has(machine, port));
     vec![match first {
         Some(free) if free == *range.start() => Line::ok(CONTROL, format!("{shown}: {free} is free")),
         Some(free) => Line::ok(CONTROL, format!("{shown}: {free} is the first that is free")),
@@ -107,9 +113,15 @@ fn is_reserved(list: &str, port: u16) -> bool {
 struct Taken(BTreeSet<u16>);
 
 impl Taken {
-    fn of(machine: &Machine) -> Self {
-        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| machine.text(table).unwrap_or_default());
-        Self(tables.iter().flat_map(|table| table.lines().filter_map(listening)).collect())
+    /// What the machine's tables say. Of this machine they may say nothing, since its ports are tried as well.
+    fn of(machine: &Machine) -> Result<Self, String> {
+        let v6 = machine.text("/proc/net/tcp6").unwrap_or_default();
+        let v4 = match machine.text("/proc/net/tcp") {
+            Ok(table) => table,
+            Err(_) if machine.is_this_one() || !v6.is_empty() => String::new(),
+            Err(why) => return Err(why),
+        };
+        Ok(Self([v4, v6].iter().flat_map(|table| table.lines().filter_map(listening)).collect()))
     }
 
     /// Whether the port cannot be had. On this machine it is also tried, since a listener may be where no table

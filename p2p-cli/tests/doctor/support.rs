@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -172,6 +172,11 @@ pub(crate) fn examine(root: &Root, variables: &[(&str, &str)], changes: &[(&str,
 /// Looks at this machine with these variables.
 pub(crate) fn live(variables: &[(&str, &str)]) -> Report {
     report(doctor(&["--json", "-"]).envs(variables.iter().copied()))
+}
+
+/// Looks at this machine from a folder.
+pub(crate) fn live_in(folder: &Path, variables: &[(&str, &str)]) -> Report {
+    report(doctor(&["--json", "-"]).envs(variables.iter().copied()).current_dir(folder))
 }
 
 /// Looks at a machine in a folder, for what a user sees.
