@@ -146,7 +146,8 @@ impl Config {
                 default: "16",
             });
         }
-        let (heartbeat, timeout) = (self.heartbeat_seconds.value.get(), self.peer_timeout_seconds.value.get());
+        let (heartbeat, timeout) =
+            (self.heartbeat_seconds.value.get(), self.peer_timeout_seconds.value.get());
         if heartbeat >= timeout {
             problems.push(Problem::BadValue {
                 variable: "UCCL_P2P_HEARTBEAT_SECONDS",
