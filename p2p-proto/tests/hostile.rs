@@ -8,7 +8,7 @@ use p2p_proto::frame::{
 };
 use p2p_proto::id::{LocalRegion, RailIndex, RegionKey, TransferId};
 use p2p_proto::list::{List, LocalRange, RemoteRange};
-use p2p_proto::peer::{Caps, Exports, Happened, Landing, Outcome, Peer, Side};
+use p2p_proto::peer::{Caps, Exports, Happened, Landing, Loss, Outcome, Peer, Side};
 use p2p_proto::stripe::RailLimits;
 use p2p_proto::wire::{Decoder, encode};
 use proptest::prelude::*;
@@ -84,20 +84,21 @@ fn hear(peer: &mut Peer, frames: &[Frame]) -> Result<(), String> {
 }
 
 fn last_frame(peer: &Peer) -> Option<Frame> {
+    said(peer).pop()
+}
+
+fn said(peer: &Peer) -> Vec<Frame> {
     let mut decoder = Decoder::new();
     decoder.push(peer.control());
-    let mut last = None;
-    while let Some(frame) = decoder.next().expect("what is said is well-formed") {
-        last = Some(frame);
-    }
-    last
+    std::iter::from_fn(|| decoder.next().expect("what is said is well-formed")).collect()
+}
+
+fn says(peer: &Peer, frame: &Frame) -> bool {
+    said(peer).contains(frame)
 }
 
 fn says_about(peer: &Peer, number: TransferId) -> bool {
-    let mut decoder = Decoder::new();
-    decoder.push(peer.control());
-    let frames = std::iter::from_fn(|| decoder.next().expect("what is said is well-formed"));
-    frames.into_iter().any(|frame| matches!(frame, Frame::Fin { transfer, .. } if transfer == number))
+    said(peer).iter().any(|frame| matches!(frame, Frame::Fin { transfer, .. } if *transfer == number))
 }
 
 /// How the transfers ended, in the order of their numbers.
@@ -500,4 +501,49 @@ fn a_write_stays_within_what_was_told_of_it() {
     assert_eq!(hear(&mut peer, &half), Ok(()));
     let text = hear(&mut peer, &[chunks(0, 0, &[(Speaker, 1, 95, 10)])]).expect_err("it told of 100 bytes");
     assert!(text.contains("not yet"), "{text}");
+}
+
+/// A link with a write of the peer, of which two messages are announced on rail 0 and the first is posted.
+fn half_way() -> (Peer, u64) {
+    let mut peer = link();
+    let theirs = [
+        begin(1, Kind::Write, 300, 1),
+        ranges(1, &[(0, 300)]),
+        chunks(0, 0, &[(Speaker, 1, 0, 100), (Speaker, 1, 100, 100)]),
+    ];
+    assert_eq!(hear(&mut peer, &theirs), Ok(()));
+    let token = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    peer.control_sent(usize::MAX);
+    (peer, token)
+}
+
+#[test]
+fn a_rail_is_used_no_more_once_a_message_was_lost_on_it() {
+    let (mut peer, token) = half_way();
+    peer.ended(NOW, token, Landing::Lost);
+    assert!(says(&peer, &fin(Hearer, 1, Verdict::RailLost(RailIndex(0)))));
+    for side in [Side::Send, Side::Recv] {
+        assert_eq!(peer.next_post(RailIndex(0), side), None);
+    }
+    peer.write(local(3000), remote(3000), None).expect("there is room");
+    peer.drive(NOW);
+    assert_eq!(peer.next_post(RailIndex(0), Side::Send), None);
+    assert!(peer.next_post(RailIndex(1), Side::Send).is_some());
+    assert!(peer.happened().is_none(), "the caller knows of the rail");
+}
+
+#[test]
+fn a_message_that_fails_takes_its_rail_along() {
+    let (mut peer, token) = half_way();
+    peer.ended(NOW, token, Landing::Failed);
+    assert!(says(&peer, &fin(Hearer, 1, Verdict::MemoryGone)));
+    assert_eq!(peer.next_post(RailIndex(0), Side::Recv), None);
+    assert_eq!(peer.happened(), Some(Happened::RailBroken(RailIndex(0))));
+    peer.rail_lost(NOW, RailIndex(0));
+    assert!(!peer.is_over());
+    peer.rail_lost(NOW, RailIndex(1));
+    assert!(peer.is_over());
+    let lost = std::iter::from_fn(|| peer.happened()).find(|what| matches!(what, Happened::Lost(_)));
+    assert_eq!(lost, Some(Happened::Lost(Loss::NoRail)));
 }

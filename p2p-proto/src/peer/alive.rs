@@ -15,6 +15,8 @@ pub(super) struct Alive {
     pub(super) silent: Duration,
     /// Whether the peer was asked since it was heard.
     asked: bool,
+    /// Time in which this end did not listen, and said nothing of it.
+    rested: Duration,
     pings: u64,
 }
 
@@ -30,29 +32,45 @@ impl Alive {
 
     pub(super) fn deadline(&self, caps: &Caps) -> Duration {
         let Some(counted) = self.counted else { return Duration::ZERO };
-        let bound = if self.asked { caps.silence } else { caps.ping_after };
-        let step = caps.ping_after.max(SHORTEST);
+        let step = step(caps);
+        let bound = if self.asked { caps.silence } else { step };
         counted.saturating_add(bound.saturating_sub(self.silent).clamp(SHORTEST, step))
     }
+}
+
+/// Time of silence after which the peer is asked, and the most that one look counts: so it is always asked some time
+/// before it is given up.
+fn step(caps: &Caps) -> Duration {
+    caps.ping_after.min(caps.silence / 2).max(SHORTEST)
 }
 
 impl Peer {
     /// Asks for a sign of life, or gives the peer up.
     pub(super) fn watch(&mut self) {
-        let step = self.caps.ping_after.max(SHORTEST);
+        let step = step(&self.caps);
         let since = self.now.saturating_sub(self.alive.counted.unwrap_or(self.now));
         self.alive.counted = Some(self.now);
         if !self.wants_control() {
+            // The peer may have asked, and its question is not read: it has to hear without.
             self.alive.heard();
+            self.alive.rested += since.min(step);
+            if self.alive.rested >= step {
+                self.ask();
+            }
             return;
         }
         self.alive.silent += since.min(step);
-        if self.alive.asked && self.alive.silent >= self.caps.silence {
+        if self.alive.silent >= self.caps.silence {
             self.lose(Loss::Silent(self.alive.silent));
-        } else if !self.alive.asked && self.alive.silent >= self.caps.ping_after {
+        } else if !self.alive.asked && self.alive.silent >= step {
             self.alive.asked = true;
-            self.alive.pings += 1;
-            self.output.say(&Frame::Ping { number: self.alive.pings });
+            self.ask();
         }
+    }
+
+    fn ask(&mut self) {
+        self.alive.rested = Duration::ZERO;
+        self.alive.pings += 1;
+        self.output.say(&Frame::Ping { number: self.alive.pings });
     }
 }

@@ -375,9 +375,14 @@ fn who_does_not_listen_hears_no_silence() {
     run.world.hear(0, usize::MAX);
     for _ in 0..40 {
         run.world.now += Duration::from_millis(500);
-        run.world.ends[0].peer.drive(run.world.now);
+        for end in 0..2 {
+            run.world.ends[end].peer.drive(run.world.now);
+        }
+        run.world.say(0, usize::MAX);
+        run.world.hear(1, usize::MAX);
     }
-    assert!(!run.world.ends[0].peer.is_over());
+    assert!(!run.world.ends[0].peer.is_over(), "it heard nothing because it did not listen");
+    assert!(!run.world.ends[1].peer.is_over(), "it hears that the other one is there");
 }
 
 #[test]
@@ -414,6 +419,20 @@ fn who_looks_at_the_deadline_only_notices_silence_in_time() {
     assert_eq!((run.world.now, looks), (Duration::from_secs(5), 5));
     let pings = run.world.ends[0].peer.control();
     assert!(pings.is_empty(), "nothing is said on a link that is over");
+}
+
+#[test]
+fn a_peer_is_asked_before_it_is_given_up() {
+    let second = Duration::from_secs(1);
+    let mut run = run(1, Caps { ping_after: 9 * second, silence: 4 * second, ..Caps::default() });
+    run.world.ends[0].peer.drive(Duration::ZERO);
+    run.world.ends[0].peer.drive(second);
+    assert_eq!(run.world.ends[0].peer.deadline(), Some(2 * second));
+    run.world.ends[0].peer.drive(60 * second);
+    assert!(!run.world.ends[0].peer.control().is_empty(), "it is asked");
+    assert_eq!(run.world.ends[0].peer.deadline(), Some(61 * second));
+    run.world.ends[0].peer.drive(61 * second);
+    assert!(run.world.ends[0].peer.is_over());
 }
 
 #[test]
