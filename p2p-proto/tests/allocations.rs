@@ -88,3 +88,29 @@ fn chunks_allocate_nothing() {
     assert!(pair.ends.iter_mut().all(|end| end.happened().is_none()), "it is not the middle of the stream");
     assert_eq!(counted.count_total, 0, "{counted:?} for {moved} bytes");
 }
+
+#[test]
+fn transfers_that_are_over_leave_nothing_behind() {
+    let new = || Peer::new(vec![RAIL; usize::from(RAILS)], Caps::default());
+    let mut pair =
+        Pair { ends: [new(), new()], now: Duration::ZERO, tokens: VecDeque::with_capacity(1000), landed: 0 };
+    // A receive that nothing meets: what comes later does not wait for it.
+    pair.ends[0].recv(List::new()).expect("room");
+    let small = |pair: &mut Pair| {
+        for end in 0..2 {
+            let list = List::of([LocalRange { region: LocalRegion(0), offset: 0, len: 100 }]).expect("short");
+            let remote = List::of([RemoteRange { key: KEY, offset: 0, len: 100 }]).expect("short");
+            pair.ends[end].write(list.clone(), remote.clone(), None).expect("room");
+            pair.ends[end].read(list, remote).expect("room");
+        }
+        (0..3).for_each(|_| pair.round());
+        for end in &mut pair.ends {
+            while end.happened().is_some() {}
+        }
+    };
+    (0..1000).for_each(|_| small(&mut pair));
+    assert!(pair.ends.iter().all(Peer::is_idle));
+    let counted = allocation_counter::measure(|| (0..10_000).for_each(|_| small(&mut pair)));
+    assert!(pair.ends.iter().all(Peer::is_idle));
+    assert!(counted.bytes_current < 4096, "{counted:?} for 40 000 transfers");
+}

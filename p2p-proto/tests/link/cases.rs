@@ -177,6 +177,17 @@ fn bytes_move_beside_a_long_list() {
 }
 
 #[test]
+fn announcements_wait_for_the_control_stream() {
+    let rail = RailLimits { max_message: 16, max_sends: 60_000, ..RAIL };
+    let mut run = Run::new(3, [vec![rail], vec![rail]], [Caps { control: 10_000, ..Caps::default() }; 2]);
+    act(&mut run, 0, write(100_000, 1));
+    run.world.ends[0].peer.drive(run.world.now);
+    let waits = run.world.ends[0].peer.control().len();
+    assert!((5000..20_000).contains(&waits), "{waits} bytes wait");
+    run.finish();
+}
+
+#[test]
 fn no_message_is_longer_than_what_the_peer_knows_of() {
     let rail = RailLimits { max_message: 4 << 20, max_slices: u16::MAX, peer_slices: u16::MAX, ..RAIL };
     let caps = Caps { control: 160_000, ..Caps::default() };
