@@ -19,6 +19,7 @@
 
 mod deadlines;
 mod door;
+mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -27,17 +28,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpStream};
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use p2p_transport::{Control, ControlEvent, DoorId, Error, ErrorKind, Id, Now, Received, Slab, StreamId};
-use rustix::event::epoll::{self, EventData, EventFlags};
+use p2p_transport::{Control, ControlEvent, DoorId, Error, ErrorKind, Now, Received, Slab, StreamId};
+use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use deadlines::Deadlines;
 use door::{Door, Heard};
+use source::{DOOR, HELD, HeldId, STREAM, Source, unwatch, watch};
 use stream::{State, Stream};
 
 /// Events that one look takes from the kernel.
@@ -116,62 +117,6 @@ struct Held {
     socket: TcpStream,
     /// The door of a stranger; `None` for a closed stream.
     door: Option<DoorId>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct HeldId {
-    index: u32,
-    generation: NonZeroU32,
-}
-
-impl Id for HeldId {
-    fn of(index: u32, generation: NonZeroU32) -> Self {
-        Self { index, generation }
-    }
-
-    fn index(self) -> usize {
-        self.index as usize
-    }
-
-    fn generation(self) -> NonZeroU32 {
-        self.generation
-    }
-}
-
-/// Whom an event of the kernel, or of ours, is about.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    Door(DoorId),
-    Stream(StreamId),
-    Held(HeldId),
-}
-
-const INDEX_BITS: u32 = 30;
-const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-
-impl Source {
-    fn data(self) -> EventData {
-        let pack = |kind: u64, index: usize, generation: NonZeroU32| {
-            EventData::new_u64(u64::from(generation.get()) << 32 | kind << INDEX_BITS | index as u64)
-        };
-        match self {
-            Self::Door(id) => pack(0, id.index(), id.generation()),
-            Self::Stream(id) => pack(1, id.index(), id.generation()),
-            Self::Held(id) => pack(2, Id::index(id), id.generation()),
-        }
-    }
-
-    fn of(data: EventData) -> Option<Self> {
-        let data = data.u64();
-        let generation = NonZeroU32::new((data >> 32) as u32)?;
-        let index = (data & INDEX_MASK) as u32;
-        match (data as u32) >> INDEX_BITS {
-            0 => Some(Self::Door(DoorId::of(index, generation))),
-            1 => Some(Self::Stream(StreamId::of(index, generation))),
-            2 => Some(Self::Held(HeldId::of(index, generation))),
-            _ => None,
-        }
-    }
 }
 
 impl TcpControl {
@@ -492,22 +437,6 @@ impl Drop for TcpControl {
             unwatch(&self.epoll, &door.listener);
         }
     }
-}
-
-/// Told again as long as somebody waits.
-const DOOR: EventFlags = EventFlags::IN;
-/// Told again as long as something is there.
-const HELD: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
-/// Told once for each change: nobody need write or read before he wants to.
-const STREAM: EventFlags =
-    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
-
-fn watch(epoll: &OwnedFd, source: impl AsFd, about: Source, flags: EventFlags) -> io::Result<()> {
-    Ok(epoll::add(epoll, source, about.data(), flags)?)
-}
-
-fn unwatch(epoll: &OwnedFd, source: impl AsFd) {
-    let _ = epoll::delete(epoll, source);
 }
 
 /// An error of the system, with what is to be thrown away.

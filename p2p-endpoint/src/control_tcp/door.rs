@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::deadlines::Deadlines;
-use super::{HELD, Held, HeldId, PAUSE, Source, TcpControl, unwatch, watch};
+use super::source::{HELD, HeldId, Source, unwatch, watch};
+use super::{Held, PAUSE, TcpControl};
 
 /// Streams that one look takes in at a door.
 const MOST_AT_ONCE: usize = 64;
