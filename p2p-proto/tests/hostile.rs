@@ -281,6 +281,10 @@ fn more_than_there_is_room_for_is_refused() {
     assert_eq!(hear(&mut peer, &[begin(1, Kind::Write, 300, 5)]), Ok(()));
     assert_eq!(last_frame(&peer), refused(1));
     peer.control_sent(usize::MAX);
+    let late = [ranges(1, &[(0, 300)]), chunks(0, 0, &[(Speaker, 1, 0, 100)]), notify(Some(1), false, 3)];
+    assert_eq!(hear(&mut peer, &late), Ok(()), "it did not know yet");
+    assert_eq!(peer.next_post(RailIndex(0), Side::Recv).map(|post| post.scratch), Some(100));
+    assert_eq!(peer.happened(), None);
     let full = [begin(2, Kind::Write, 300, 4), begin(3, Kind::Send, 300, 0), begin(4, Kind::Send, 1, 0)];
     assert_eq!(hear(&mut peer, &full), Ok(()));
     assert_eq!(last_frame(&peer), refused(4));

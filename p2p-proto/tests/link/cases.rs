@@ -290,6 +290,10 @@ fn a_goodbye_ends_both_ends() {
     let waiting = act(&mut run, 1, recv(50));
     talk(&mut run, 0);
     run.world.post(0, 0, Side::Send, 3);
+    // A word that is half said is said to its end.
+    run.world.ends[1].peer.notify(None, Bytes::from_static(b"last")).expect("there is room");
+    run.world.ends[1].peer.drive(run.world.now);
+    run.world.say(1, 5);
     run.world.ends[1].peer.goodbye("the other one has what it wanted");
     run.world.collect(1);
     assert_eq!(run.world.outcome(1, waiting), Some(Outcome::LinkLost));
