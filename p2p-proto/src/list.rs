@@ -1,8 +1,8 @@
 //! The memory of a transfer: many ranges, one after another, whose bytes are counted as one row.
 //!
 //! A [`List`] holds ranges of this end or of the peer, a [`Shape`] only their lengths. A [`Cursor`] stands at a
-//! byte of either and walks on without searching. [`cut`] says how long the next message may be, so that neither
-//! end has to name more slices for it than its transport takes.
+//! byte of either and walks on without searching. [`fn@cut`] says how long the next message may be, so that
+//! neither end has to name more slices for it than its transport takes.
 
 mod cut;
 mod shape;
