@@ -65,7 +65,10 @@ fn one(steps: &mut Steps, workspace: &Workspace, step: Step) -> Result<(), Failu
             steps.command("docs", &mut docs, "mend the comment rustdoc names")
         }
         Step::Test => suite::run(steps, workspace, &[]),
-        Step::Sim => sim::run(steps, workspace, &sim::SHORT.map(str::to_owned)),
+        Step::Sim => {
+            sim::run(steps, workspace, &sim::SHORT.map(str::to_owned))?;
+            sim::endpoints(steps, workspace, &sim::SHORT_ENDPOINTS.map(str::to_owned))
+        }
         Step::Bench => programs::bench(steps, workspace, &SHORT_BENCH.map(str::to_owned)),
     }
 }

@@ -68,7 +68,10 @@ pub(crate) fn run(
                 Part::Sanitizer => sanitizer(steps, workspace)?,
                 Part::Loom => loom(steps, workspace)?,
                 Part::Random => random(steps, workspace)?,
-                Part::Simulation => sim::run(steps, workspace, &sim::LONG.map(str::to_owned))?,
+                Part::Simulation => {
+                    sim::run(steps, workspace, &sim::LONG.map(str::to_owned))?;
+                    sim::endpoints(steps, workspace, &sim::LONG.map(str::to_owned))?;
+                }
                 Part::Instructions => instructions::step(steps, workspace, record)?,
                 Part::Fuzz => fuzz(steps, workspace)?,
             }

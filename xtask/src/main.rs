@@ -84,6 +84,9 @@ enum Chore {
         /// First seed: 1 unless given
         #[arg(long, value_name = "S")]
         seed: Option<u64>,
+        /// Whole endpoints instead of the contract alone
+        #[arg(long)]
+        endpoints: bool,
     },
     /// Builds the soft plugin in release, as target/release/libnccl-net-tcpx-soft.so
     Plugin,
@@ -110,8 +113,9 @@ fn run(chore: Chore) -> Result<(), Failure> {
         Chore::Deny => dependencies::step(&mut steps, &workspace)?,
         Chore::Bench { arguments } => programs::bench(&mut steps, &workspace, &arguments)?,
         Chore::Doctor { arguments } => programs::doctor(&mut steps, &workspace, &arguments)?,
-        Chore::Sim { seeds, minutes, seed } => {
-            sim::run(&mut steps, &workspace, &sim::words(seeds, minutes, seed))?
+        Chore::Sim { seeds, minutes, seed, endpoints } => {
+            let run = if endpoints { sim::endpoints } else { sim::run };
+            run(&mut steps, &workspace, &sim::words(seeds, minutes, seed))?
         }
         Chore::Plugin => programs::plugin(&mut steps, &workspace)?,
     }

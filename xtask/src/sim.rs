@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: the simulation of `p2p-transport-mock`, over many seeds.
+//! `cargo xtask sim`: the simulation of `p2p-transport-mock`, and that of whole endpoints, over many seeds.
 
 use std::process::Command;
 
@@ -7,6 +7,8 @@ use crate::workspace::Workspace;
 
 /// Arguments of the run in `ci`: two minutes of it.
 pub(crate) const SHORT: [&str; 2] = ["--minutes", "2"];
+/// Arguments of the run of endpoints in `ci`.
+pub(crate) const SHORT_ENDPOINTS: [&str; 2] = ["--minutes", "1"];
 /// Arguments of the run in `deep`.
 pub(crate) const LONG: [&str; 2] = ["--seeds", "100000"];
 
@@ -23,6 +25,27 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Workspace, arguments: &[String]
     steps.command(
         "sim",
         &mut sim,
+        "the line `to do it again` replays a failing seed; its findings say what broke",
+    )
+}
+
+/// As [`run`], for whole endpoints.
+///
+/// # Errors
+///
+/// The build failed, or the run found something.
+pub(crate) fn endpoints(
+    steps: &mut Steps,
+    workspace: &Workspace,
+    arguments: &[String],
+) -> Result<(), Failure> {
+    let build = ["build", "--release", "--locked", "--package", "p2p-endpoint", "--example", "simulate"];
+    steps.command("build", &mut workspace.cargo(&build), "mend what the compiler names")?;
+    let mut simulate = Command::new(workspace.target.join("release/examples/simulate"));
+    simulate.args(arguments);
+    steps.command(
+        "sim of endpoints",
+        &mut simulate,
         "the line `to do it again` replays a failing seed; its findings say what broke",
     )
 }
