@@ -27,7 +27,8 @@ pub struct RailLimits {
     pub max_slices: u16,
     /// Sends that may be in flight at once.
     pub max_sends: u16,
-    /// Receives that may be posted at once.
+    /// Receives that may be posted at once. As many messages may wait at a peer that is slow, though their sends
+    /// have ended: the fewer there are, the less of a link's first transfer is misled by that.
     pub max_recvs: u16,
     /// Slices of the peer that one message may name.
     pub peer_slices: u16,

@@ -116,7 +116,8 @@ impl Rail {
         Outlook { free_in: free_in.saturating_add(rate.time(hidden)), rate }
     }
 
-    /// What it would do next of `left` bytes, if everything is to have ended in `horizon` nanoseconds. `alone`: nobody else can.
+    /// What it would do next of `left` bytes, if everything is to have ended in `horizon` nanoseconds. `alone`:
+    /// nobody else can.
     pub(super) fn offer(&self, outlook: Outlook, left: u64, horizon: u64, alone: bool) -> Offer {
         let Outlook { free_in, rate } = outlook;
         // What it should still do, and what of that it has not got.
