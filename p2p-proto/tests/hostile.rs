@@ -296,6 +296,9 @@ fn more_than_there_is_room_for_is_refused() {
     assert!(peer.control().is_empty());
     assert_eq!(hear(&mut peer, &[shape(Speaker, 5, 100, 1)]), Ok(()));
     assert_eq!(last_frame(&peer), refused(5), "a shape takes room as well");
+    peer.control_sent(usize::MAX);
+    assert_eq!(hear(&mut peer, &[begin(6, Kind::Read, 300, 4)]), Ok(()));
+    assert!(peer.control().is_empty(), "and gives it back");
 }
 
 #[test]
@@ -550,4 +553,32 @@ fn a_message_that_fails_takes_its_rail_along() {
     assert!(peer.is_over());
     let lost = std::iter::from_fn(|| peer.happened()).find(|what| matches!(what, Happened::Lost(_)));
     assert_eq!(lost, Some(Happened::Lost(Loss::NoRail)));
+}
+
+#[test]
+fn what_lands_behind_a_message_that_failed_is_not_trusted() {
+    let (mut peer, first) = half_way();
+    let second = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    let theirs = [begin(2, Kind::Write, 50, 1), ranges(2, &[(0, 50)]), chunks(0, 2, &[(Speaker, 2, 0, 50)])];
+    assert_eq!(hear(&mut peer, &theirs), Ok(()));
+    let third = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
+    peer.posted(NOW, RailIndex(0), Side::Recv);
+    peer.ended(NOW, first, Landing::Failed);
+    peer.ended(NOW, second, Landing::Done);
+    peer.ended(NOW, third, Landing::Done);
+    assert!(!says(&peer, &fin(Hearer, 2, Verdict::Landed)), "it may be the bytes of another message");
+    assert!(says(&peer, &fin(Hearer, 2, Verdict::RailLost(RailIndex(0)))));
+}
+
+#[test]
+fn a_read_is_checked_wholly_before_anything_is_sent() {
+    let mut peer = Peer::new(vec![RAIL], Caps::default());
+    let half = [begin(1, Kind::Read, 10, 2), shape(Speaker, 1, 10, 1), ranges(1, &[(0, 5)])];
+    assert_eq!(hear(&mut peer, &half), Ok(()));
+    peer.drive(NOW);
+    assert_eq!(said(&peer), []);
+    assert_eq!(hear(&mut peer, &[ranges(1, &[(50, 5)])]), Ok(()));
+    peer.drive(NOW);
+    assert_eq!(said(&peer), [chunks(0, 0, &[(Hearer, 1, 0, 10)])]);
 }

@@ -59,6 +59,8 @@ pub(super) struct Line {
     places: Vec<Place>,
     free: Vec<u16>,
     window: u16,
+    /// A message of it failed: those behind it have met the wrong ones, whatever the transport says of them.
+    pub(super) disordered: bool,
     /// What the caller was offered and has not said [`posted`](super::Peer::posted) for.
     pub(super) offered: Option<Offered>,
 }

@@ -50,7 +50,10 @@ impl Peer {
         self.at(now);
         let token = Token::of(token);
         let Some(lines) = self.rails.get_mut(usize::from(token.rail.0)) else { return };
-        let Some(posted) = lines.line_mut(token.side).take(token) else { return };
+        let line = lines.line_mut(token.side);
+        let Some(posted) = line.take(token) else { return };
+        let landing = if line.disordered { Landing::Lost } else { landing };
+        line.disordered |= landing == Landing::Failed;
         match token.side {
             Side::Send => self.striper.ended(self.now, token.rail, posted.length),
             Side::Recv => self.unlanded -= 1,

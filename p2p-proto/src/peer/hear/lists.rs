@@ -6,7 +6,6 @@ use super::super::{Handle, Peer};
 use crate::frame::{Kind, Owner, Refusal, Repeat, Run, Verdict};
 use crate::id::TransferId;
 use crate::list::{ListError, Shape};
-use crate::transfer::State;
 
 impl Peer {
     pub(super) fn hear_ranges(
@@ -81,7 +80,7 @@ impl Peer {
                 .push(*part)
                 .map_err(|_: ListError| Breach::new("a shape that is longer than the longest"))?;
         }
-        if shape.total() > entry.total || entry.state != State::Asking {
+        if shape.total() > entry.total {
             return Err(Breach::new("a shape with more bytes than its transfer has"));
         }
         let whole = shape.total() == entry.total;
