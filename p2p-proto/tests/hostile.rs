@@ -8,7 +8,7 @@ use p2p_proto::frame::{
 };
 use p2p_proto::id::{LocalRegion, RailIndex, RegionKey, TransferId};
 use p2p_proto::list::{List, LocalRange, RemoteRange};
-use p2p_proto::peer::{Caps, Exports, Happened, Landing, Loss, Outcome, Peer, Side};
+use p2p_proto::peer::{Caps, Exports, Happened, Landing, Loss, Outcome, Peer, Side, Waiting};
 use p2p_proto::stripe::RailLimits;
 use p2p_proto::wire::{Decoder, encode};
 use proptest::prelude::*;
@@ -312,6 +312,8 @@ fn control_rests_while_much_is_announced() {
     ];
     assert_eq!(hear(&mut peer, &frames), Ok(()));
     assert!(!peer.wants_control());
+    let waiting = peer.recv(local(5)).expect("there is room");
+    assert_eq!(peer.waits_for(waiting), Some(Waiting::Reading { unlanded: 3, unread: 0 }));
     let token = peer.next_post(RailIndex(0), Side::Recv).expect("it is announced").token;
     peer.posted(NOW, RailIndex(0), Side::Recv);
     assert!(!peer.wants_control());
