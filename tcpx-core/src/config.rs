@@ -202,6 +202,8 @@ settings! {
         "time after which a peer that does not answer is dead, and that closing a connection may take";
     heartbeat_seconds: Number<1, 300> = "1", "UCCL_P2P_HEARTBEAT_SECONDS",
         "time without a word after which an endpoint asks its peer for a sign of life; less than UCCL_P2P_PEER_TIMEOUT_SECONDS";
+    stall_seconds: Number<0, 86_400> = "10", "UCCL_P2P_STALL_SECONDS",
+        "time after which a transfer of an endpoint that waits for one and the same thing is logged as a stall, with what it waits for; 0: never";
     secret: Option<SharedSecret> = "", "UCCL_P2P_SECRET",
         "what all endpoints of a job must know to speak with each other, best 32 random bytes as text; it is never printed, and data is not encrypted; unset: whoever reaches an endpoint may speak";
     silence_seconds: Option<Number<1, 86_400>> = "", "UCCL_P2P_SILENCE_SECONDS",
