@@ -584,3 +584,12 @@ fn a_read_is_checked_wholly_before_anything_is_sent() {
     peer.drive(NOW);
     assert_eq!(said(&peer), [chunks(0, 0, &[(Hearer, 1, 0, 10)])]);
 }
+
+#[test]
+fn notifications_that_wait_for_a_write_are_bounded() {
+    let mut peer = Peer::new(vec![RAIL], Caps { held: 1000, ..Caps::default() });
+    assert_eq!(hear(&mut peer, &[begin(1, Kind::Write, 10, 1)]), Ok(()));
+    let heard = (0..100).take_while(|_| hear(&mut peer, &[notify(Some(1), false, 100)]).is_ok()).count();
+    assert!((4..100).contains(&heard), "{heard} notifications of 100 bytes wait");
+    assert!(peer.is_over());
+}

@@ -160,6 +160,8 @@ mod tests {
             let found = numbers.find(TransferId(number)).map(|handle| handle.index);
             assert_eq!(found, (number % 10 == 1).then_some(number as u32));
         }
+        let holes = numbers.row.iter().filter(|(_, handle)| handle.is_none()).count();
+        assert_eq!(numbers.holes, holes);
         numbers.remove(TransferId(5));
         assert!(numbers.was_given(TransferId(5)) && !numbers.was_given(TransferId(1001)));
         assert!(!numbers.was_given(TransferId(0)));

@@ -190,7 +190,7 @@ fn announcements_wait_for_the_control_stream() {
 #[test]
 fn no_message_is_longer_than_what_the_peer_knows_of() {
     let rail = RailLimits { max_message: 4 << 20, max_slices: u16::MAX, peer_slices: u16::MAX, ..RAIL };
-    let caps = Caps { control: 160_000, ..Caps::default() };
+    let caps = Caps { control: 40_000, ..Caps::default() };
     let mut run = Run::new(3, [vec![rail], vec![rail]], [caps; 2]);
     let written = act(&mut run, 0, write(200_000, 5000));
     run.world.settle();
