@@ -12,6 +12,7 @@ use p2p_endpoint::engine::{Engine, Event, LinkId, OpToken, Options, Part, Reques
 use p2p_endpoint::exports::{Access, Item};
 use p2p_endpoint::registry::MrId;
 use p2p_memory::SharedHost;
+use p2p_proto::id::TransferId;
 use p2p_proto::peer::Outcome;
 use p2p_transport::{Next, Now};
 use p2p_transport_mock::{NicModel, Random, Script, SendDone, Settings, World};
@@ -21,7 +22,8 @@ use super::pattern;
 /// How long, in virtual time, everything may take once no fault strikes any more: a link notices a silent peer
 /// within seconds.
 const BOUND: Duration = Duration::from_secs(60);
-const STEPS: u64 = 400_000;
+/// As many steps are more than any such end takes, also where a control stream carries single bytes.
+const STEPS: u64 = 4_000_000;
 const SOURCE: usize = 300_000;
 const TARGET: usize = 600_000;
 const GUARD: usize = 64;
@@ -64,6 +66,8 @@ struct Op {
     /// Person, target and offset of what has to be there when it is done; the person and offset of the source.
     lands: Option<(usize, usize, usize)>,
     from: Option<(usize, usize)>,
+    /// To ask what it waits for.
+    of: Option<(LinkId, TransferId)>,
 }
 
 pub(crate) struct Sim {
@@ -110,7 +114,7 @@ fn settings(random: &mut Random) -> Settings {
     settings.checks_length = !random.one_in(4);
     settings.send_done = if random.one_in(2) { SendDone::Sent } else { SendDone::Acknowledged };
     settings.segment = [9_000, 64 << 10][random.index(2)];
-    settings.control_buffer = [300, 64 << 10][random.index(2)];
+    settings.control_buffer = [1_000, 64 << 10][random.index(2)];
     settings
 }
 
@@ -281,7 +285,8 @@ impl Sim {
             true => Request::Write { into: &items, counter: None },
             false => Request::Read { from: &items },
         };
-        let op = Op { len: len as u64, lands: Some((to, target, offset)), from: Some((from, source)) };
+        let op =
+            Op { len: len as u64, lands: Some((to, target, offset)), from: Some((from, source)), of: None };
         self.start(who, link, &parts, request, op);
     }
 
@@ -293,14 +298,14 @@ impl Sim {
                 let mr = self.people[who].source_mr;
                 self.cut(mr, source, len)
             };
-            let op = Op { len: len as u64, lands: None, from: Some((who, source)) };
+            let op = Op { len: len as u64, lands: None, from: Some((who, source)), of: None };
             self.start(who, link, &parts, Request::Send, op);
         } else {
             let len = 260_000;
             let Some((target, offset)) = self.place(who, len) else { return };
             let Some(mr) = self.people[who].targets[target].mr else { return };
             let parts = self.cut(mr, offset, len);
-            let op = Op { len: len as u64, lands: None, from: None };
+            let op = Op { len: len as u64, lands: None, from: None, of: None };
             self.start(who, link, &parts, Request::Recv, op);
         }
     }
@@ -308,7 +313,8 @@ impl Sim {
     fn start(&mut self, who: usize, link: LinkId, parts: &[Part], request: Request<'_>, op: Op) {
         let token = self.next;
         self.next += 1;
-        if self.people[who].engine.start(link, OpToken(token), parts, request).is_ok() {
+        if let Ok(transfer) = self.people[who].engine.start(link, OpToken(token), parts, request) {
+            let op = Op { of: Some((link, transfer)), ..op };
             self.people[who].ops.insert(token, op);
             self.ran.transfers += 1;
         }
@@ -394,9 +400,11 @@ impl Sim {
             }
             if step == steps || self.world.now() > end {
                 if steps == STEPS {
-                    let open: Vec<_> =
-                        self.people.iter().map(|person| (&person.engine, &person.ops)).collect();
-                    let text = format!("liveness: {what} did not come to an end: {open:?}");
+                    let text = format!(
+                        "liveness: {what} did not come to an end after {step} steps, at {:?}: {}",
+                        self.world.now(),
+                        self.open()
+                    );
                     self.find(text);
                 }
                 return;
@@ -406,6 +414,20 @@ impl Sim {
                 self.world.advance(Now(now + Duration::from_millis(20)));
             }
         }
+    }
+
+    /// What has not ended, and what that waits for.
+    fn open(&self) -> String {
+        let mut text = String::new();
+        for (who, person) in self.people.iter().enumerate() {
+            text += &format!("\n{who}: {:?}", person.engine);
+            for (token, op) in &person.ops {
+                let waits = op.of.and_then(|(link, transfer)| person.engine.waits_for(link, transfer));
+                let waits = waits.map_or_else(|| "nothing".to_owned(), |waits| waits.to_string());
+                text += &format!("\n  {token}: {op:?} waits: {waits}");
+            }
+        }
+        text
     }
 
     fn close_all(&mut self) {
