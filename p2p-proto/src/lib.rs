@@ -6,7 +6,8 @@
 //!
 //! Every part is a state machine: bytes, completions and the time come in; bytes, posts and events go out.
 //!
-//! **Never**: no I/O, no clock, no thread, no pointer. It knows no transport: regions and rails are numbers here.
+//! It never does I/O, reads a clock, starts a thread or holds a pointer. It knows no transport: regions and rails are
+//! numbers here.
 
 #![forbid(unsafe_code)]
 

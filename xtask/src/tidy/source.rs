@@ -10,8 +10,13 @@ use super::variables::Variables;
 
 /// Files that decide without input or output: they get time and data from their caller. A path that
 /// ends in `/` is a folder; one without `.rs` stands for the file and for the folder of that name.
-const SANS_IO: [&str; 18] = [
+const SANS_IO: [&str; 23] = [
     "p2p-conformance/src/",
+    "p2p-endpoint/src/engine",
+    "p2p-endpoint/src/exports",
+    "p2p-endpoint/src/metadata",
+    "p2p-endpoint/src/registry",
+    "p2p-proto/src/",
     "p2p-transport/src/",
     "p2p-transport-mock/src/",
     "p2p-transport-tcpx/src/bits",
