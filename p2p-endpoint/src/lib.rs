@@ -1,8 +1,8 @@
 //! Endpoints: memory that is registered and advertised, peers that are connected, and bytes that move between
 //! them by reads, writes, messages and notifications.
 //!
-//! **Never**: no plugin type and no unsafe code; bytes are moved by a [`Transport`](p2p_transport::Transport), and
-//! what two ends say to each other is decided by `p2p-proto`.
+//! It never names a plugin's types and contains no unsafe code: bytes are moved by a
+//! [`Transport`](p2p_transport::Transport), and what two ends say to each other is decided by `p2p-proto`.
 
 #![forbid(unsafe_code)]
 
@@ -14,3 +14,8 @@ pub mod metadata;
 mod random;
 pub mod registry;
 pub mod secret;
+
+/// The README's examples, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -72,8 +72,3 @@ pub use exchange::places::addresses_of_host;
 pub use options::{Options, Unpackers};
 pub use select::{Choice, usual_places};
 pub use transport::Tcpx;
-
-/// The README's example, so that it is compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
