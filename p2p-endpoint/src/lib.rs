@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control_tcp;
+pub mod counters;
 pub mod endpoint;
 pub mod engine;
 pub mod exports;

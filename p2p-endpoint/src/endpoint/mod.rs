@@ -21,7 +21,8 @@ use p2p_transport::{Control, Error, ErrorKind, Transport};
 pub use future::Ending;
 pub use slots::{OpId, Status};
 
-use crate::engine::{Engine, LinkId, OpToken, Options, Part, Request};
+use crate::counters::EndpointCounters;
+use crate::engine::{Engine, LinkId, OpToken, Options, Part, Request, Stall};
 use crate::exports::{Access, Item};
 use crate::random::Unguessable;
 use crate::registry::MrId;
@@ -40,6 +41,7 @@ struct Inner {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     close_timeout: Duration,
+    stall_after: Duration,
 }
 
 /// Who came.
@@ -74,7 +76,7 @@ impl Endpoint {
         options: Options,
         progress: Progress,
     ) -> Result<Self, Error> {
-        let close_timeout = options.close_timeout;
+        let (close_timeout, stall_after) = (options.close_timeout, options.stall_after);
         let device = |error: std::io::Error| {
             Error::new(ErrorKind::Device, "open", format!("making an endpoint: {error}")).with_source(error)
         };
@@ -89,7 +91,7 @@ impl Endpoint {
                 Some(named.spawn(move || shared.drive_safely()).map_err(device)?)
             }
         };
-        Ok(Self { inner: Arc::new(Inner { shared, thread, close_timeout }) })
+        Ok(Self { inner: Arc::new(Inner { shared, thread, close_timeout, stall_after }) })
     }
 
     fn shared(&self) -> &Shared {
@@ -197,6 +199,18 @@ impl Endpoint {
     /// What carries each rail of a link, in lines for people.
     pub fn describe(&self, link: LinkId) -> Vec<String> {
         self.shared().look(|engine| engine.describe(link))
+    }
+
+    /// Transfers of this end that were started longer ago than [`Options::stall_after`] and have not ended, with what
+    /// each waits for; with zero there, all that have not ended.
+    pub fn stalls(&self) -> Vec<Stall> {
+        let (now, after) = (self.shared().now(), self.inner.stall_after);
+        self.shared().look(|engine| engine.stalled(now, after))
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> EndpointCounters {
+        self.shared().look(Engine::counters)
     }
 
     /// Registers memory; see [`Engine::reg`].

@@ -62,6 +62,7 @@ impl Options {
         options.secret = Secret::of(config);
         options.caps.silence = Duration::from_secs(config.peer_timeout_seconds.value.get());
         options.caps.ping_after = Duration::from_secs(config.heartbeat_seconds.value.get());
+        options.stall_after = Duration::from_secs(config.stall_seconds.value.get());
         options
     }
 }

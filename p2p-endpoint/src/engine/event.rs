@@ -32,6 +32,34 @@ impl Id for LinkId {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct OpToken(pub u64);
 
+/// What a transfer of this end does.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum TransferKind {
+    /// Puts memory of this end into memory of the peer.
+    Write,
+    /// Gets memory of the peer.
+    Read,
+    /// Sends a message.
+    Send,
+    /// Receives a message.
+    Recv,
+}
+
+impl TransferKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Write, Self::Read, Self::Send, Self::Recv];
+
+    /// Its name, in logs and counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Send => "send",
+            Self::Recv => "receive",
+        }
+    }
+}
+
 /// What [`Engine::poll`](super::Engine::poll) reports.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -85,6 +113,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Time that a link may take to end in peace.
     pub close_timeout: Duration,
+    /// Time after which a transfer that waits for one and the same thing is logged as a stall; zero for never.
+    pub stall_after: Duration,
     /// Bounds of a link: what it holds, and when its peer counts as silent.
     pub caps: Caps,
     /// What peers have to know, if anything.
@@ -103,6 +133,7 @@ impl Options {
             door: SocketAddr::from(([0, 0, 0, 0], 0)),
             connect_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
+            stall_after: Duration::from_secs(10),
             caps: Caps::default(),
             secret: Secret::none(),
             most_links: 4096,

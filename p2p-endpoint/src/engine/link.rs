@@ -1,14 +1,14 @@
 //! One link: a control stream and the rails that came up over it.
 
-use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use p2p_proto::hello::{Facts, Handshake};
-use p2p_proto::id::TransferId;
 use p2p_proto::peer::Peer;
 use p2p_transport::{ConnId, Error, Now, StreamId};
 
-use super::event::OpToken;
+use super::tokens::Tokens;
+use crate::counters::{Messages, Traffic};
 
 /// Where a link stands.
 pub(super) enum Phase {
@@ -30,6 +30,14 @@ pub(super) struct RailHere {
     /// Position among the rails of the endpoint.
     pub(super) own: usize,
     pub(super) state: RailState,
+    /// What has moved over it.
+    pub(super) messages: Messages,
+}
+
+impl RailHere {
+    pub(super) fn opening(conn: ConnId, own: usize) -> Self {
+        Self { conn, own, state: RailState::Opening, messages: Messages::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +45,11 @@ pub(super) enum RailState {
     Opening,
     Up,
     Closed,
+}
+
+/// A peer in words.
+pub(super) fn name_of(peer: Option<&Facts>) -> &str {
+    peer.map_or("a peer that has not said its name", |facts| facts.name.as_str())
 }
 
 /// See the module documentation.
@@ -48,6 +61,8 @@ pub(super) struct Link {
     /// When it has to be up, or over.
     pub(super) deadline: Option<Now>,
     pub(super) peer: Option<Facts>,
+    /// Of the peer's end of the stream, once the link was up: it is told when the stream is gone, too.
+    pub(super) address: Option<SocketAddr>,
     pub(super) rails: Vec<RailHere>,
     /// Slices that the peer takes, by rail; empty until it has said so.
     pub(super) peer_slices: Vec<u16>,
@@ -61,6 +76,8 @@ pub(super) struct Link {
     pub(super) was_up: bool,
     /// The rail that was lost last, and how that is told, while the peer's last words are awaited.
     pub(super) last_rail: Option<(usize, String)>,
+    /// What its transfers have moved.
+    pub(super) traffic: Traffic,
     /// It waits for its turn in this poll.
     pub(super) queued: bool,
 }
@@ -73,6 +90,7 @@ impl Link {
             stream: Some(stream),
             deadline: None,
             peer: None,
+            address: None,
             rails: Vec::new(),
             peer_slices: Vec::new(),
             came: BytesMut::new(),
@@ -81,91 +99,17 @@ impl Link {
             reason: None,
             was_up: false,
             last_rail: None,
+            traffic: Traffic::default(),
             queued: false,
         }
     }
 
     /// The peer in words.
     pub(super) fn name(&self) -> &str {
-        self.peer.as_ref().map_or("a peer that has not said its name", |facts| facts.name.as_str())
+        name_of(self.peer.as_ref())
     }
 
     pub(super) fn rails_are(&self, state: RailState) -> bool {
         self.rails.iter().all(|rail| rail.state == state)
-    }
-}
-
-/// What callers call the transfers of this end. Transfers are numbered one after another, so that a place is
-/// found by counting.
-#[derive(Debug, Default)]
-pub(super) struct Tokens {
-    first: u64,
-    names: VecDeque<Option<OpToken>>,
-}
-
-impl Tokens {
-    pub(super) fn put(&mut self, transfer: TransferId, token: OpToken) {
-        if self.names.is_empty() {
-            self.first = transfer.0;
-        }
-        let place = (transfer.0 - self.first) as usize;
-        while self.names.len() <= place {
-            self.names.push_back(None);
-        }
-        self.names[place] = Some(token);
-    }
-
-    /// The name of a transfer that has ended; it has none from here on.
-    pub(super) fn take(&mut self, transfer: TransferId) -> Option<OpToken> {
-        let place = transfer.0.checked_sub(self.first)?;
-        let token = self.names.get_mut(usize::try_from(place).ok()?)?.take();
-        while let Some(None) = self.names.front() {
-            self.names.pop_front();
-            self.first += 1;
-        }
-        token
-    }
-
-    /// Whether a transfer is called so.
-    pub(super) fn has(&self, token: OpToken) -> bool {
-        self.names.contains(&Some(token))
-    }
-
-    /// Takes the oldest name that is left.
-    pub(super) fn pop(&mut self) -> Option<OpToken> {
-        while let Some(name) = self.names.pop_front() {
-            self.first += 1;
-            if let Some(token) = name {
-                return Some(token);
-            }
-        }
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{OpToken, Tokens};
-    use p2p_proto::id::TransferId;
-
-    #[test]
-    fn each_transfer_has_its_name_whatever_ends_first() {
-        let mut tokens = Tokens::default();
-        for number in [7, 8, 10] {
-            tokens.put(TransferId(number), OpToken(100 + number));
-        }
-        assert_eq!(tokens.take(TransferId(8)), Some(OpToken(108)));
-        assert_eq!(tokens.take(TransferId(8)), None);
-        assert_eq!(tokens.take(TransferId(6)), None);
-        assert_eq!(tokens.take(TransferId(9)), None);
-        assert_eq!(tokens.take(TransferId(7)), Some(OpToken(107)));
-        assert_eq!(tokens.take(TransferId(7)), None);
-        tokens.put(TransferId(11), OpToken(111));
-        assert_eq!(
-            (tokens.pop(), tokens.pop(), tokens.pop()),
-            (Some(OpToken(110)), Some(OpToken(111)), None)
-        );
-        tokens.put(TransferId(20), OpToken(1));
-        assert_eq!(tokens.take(TransferId(20)), Some(OpToken(1)));
     }
 }

@@ -9,6 +9,9 @@ mod memory;
 mod moving;
 mod opening;
 mod ready;
+mod stalls;
+mod tally;
+mod tokens;
 
 use std::net::SocketAddr;
 
@@ -26,13 +29,16 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-pub use event::{Event, LinkId, OpToken, Options};
+pub use event::{Event, LinkId, OpToken, Options, TransferKind};
+pub use stalls::Stall;
 
+use crate::counters::{Links, Messages, Traffic};
 use crate::exports::{Access, ExportTable, Item};
 use crate::registry::MrId;
 use event::RailOf;
 use link::{Link, Phase};
 use memory::Memories;
+use tokens::Started;
 
 /// Events taken from the transport in one poll.
 const EVENTS: usize = 64;
@@ -107,6 +113,13 @@ pub struct Engine {
     reasons: Vec<Option<(LinkId, Error)>>,
     now: Now,
     next_tick: Now,
+    /// When somebody looked for stalls last.
+    looked: Now,
+    /// What all links have done, those that are gone as well.
+    traffic: Traffic,
+    links_tally: Links,
+    /// By position of the rail, all links together.
+    messages: Vec<Messages>,
     /// When a word was said or heard last on a link that is up.
     talked: Now,
     scratch: moving::Scratch,
@@ -150,6 +163,7 @@ impl Engine {
         let exports = ExportTable::new(Epoch(epoch));
         Ok(Self {
             memories: Memories::new(rails.iter().map(|rail| rail.nic)),
+            messages: vec![Messages::default(); rails.len()],
             transport,
             control,
             options,
@@ -170,6 +184,9 @@ impl Engine {
             reasons: Vec::new(),
             now: Now::default(),
             next_tick: Now::default(),
+            looked: Now::default(),
+            traffic: Traffic::default(),
+            links_tally: Links::default(),
             talked: Now::default(),
             scratch: moving::Scratch::default(),
         })
@@ -309,6 +326,7 @@ impl Engine {
     ) -> Result<TransferId, Error> {
         let local = self.local_list(parts)?;
         let remote = self.remote_list(link, &request)?;
+        let (kind, bytes) = (tally::kind_of(&request), local.total());
         let peer = self.up(link, "start")?;
         let started = match (&request, remote) {
             (Request::Write { counter, .. }, Some(remote)) => peer.write(local, remote, *counter),
@@ -318,7 +336,7 @@ impl Engine {
         };
         let transfer = started.map_err(rejected)?;
         if let Some(found) = self.links.get_mut(link) {
-            found.tokens.put(transfer, token);
+            found.tokens.put(transfer, Started::new(token, kind, bytes));
         }
         self.enqueue(link);
         Ok(transfer)
@@ -336,7 +354,9 @@ impl Engine {
     ///
     /// As [`start`](Self::start); also a notification that is too long.
     pub fn notify(&mut self, link: LinkId, after: Option<TransferId>, bytes: Bytes) -> Result<(), Error> {
+        let length = bytes.len() as u64;
         self.up(link, "notify")?.notify(after, bytes).map_err(rejected)?;
+        self.count(link, |traffic| traffic.notifications_sent.add(length));
         self.enqueue(link);
         Ok(())
     }
@@ -429,6 +449,7 @@ impl Engine {
     /// Looks at deadlines, and lets links say that they live.
     fn tick(&mut self, now: Now) {
         self.next_tick = now.after(TICK);
+        self.look_for_stalls(now);
         for index in 0..self.links.positions() {
             let Some(id) = self.links.id_at(index) else { continue };
             let Some(link) = self.links.get(id) else { continue };

@@ -69,9 +69,10 @@ impl Engine {
         let now = self.now.0;
         let Self { links, control, scratch, transport, exports, memories, talked, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
-        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, .. } = link else {
+        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, tokens, .. } = link else {
             return Ok(());
         };
+        tokens.began(self.now);
         let stream = *stream;
         flush(control.as_mut(), stream, said);
         let heard = hear(control.as_mut(), stream, peer, now, scratch, exports, &mut talked.0);
@@ -111,7 +112,7 @@ impl Engine {
 
     /// Reports what the protocol says has happened; ends the link if it says so.
     pub(super) fn report(&mut self, id: LinkId) {
-        let Self { links, out, transport, .. } = self;
+        let Self { links, out, transport, traffic, .. } = self;
         let Some(link) = links.get_mut(id) else { return };
         let mut over = None;
         while let Phase::Up(peer) | Phase::Ending(Some(peer)) = &mut link.phase
@@ -119,12 +120,23 @@ impl Engine {
         {
             match happened {
                 Happened::Ended { transfer, outcome } => {
-                    if let Some(token) = link.tokens.take(transfer) {
-                        out.push_back(Event::Ended { link: id, token, outcome });
+                    if let Some(started) = link.tokens.take(transfer) {
+                        link.has_ended(&started, outcome, traffic);
+                        out.push_back(Event::Ended { link: id, token: started.token, outcome });
                     }
                 }
-                Happened::Notified(bytes) => out.push_back(Event::Notified { link: id, bytes }),
-                Happened::Counted(counter) => out.push_back(Event::Counted { link: id, counter }),
+                Happened::Notified(bytes) => {
+                    for tally in [&mut link.traffic, traffic] {
+                        tally.notifications_received.add(bytes.len() as u64);
+                    }
+                    out.push_back(Event::Notified { link: id, bytes });
+                }
+                Happened::Counted(counter) => {
+                    for tally in [&mut link.traffic, traffic] {
+                        tally.counted += 1;
+                    }
+                    out.push_back(Event::Counted { link: id, counter });
+                }
                 Happened::RailBroken(RailIndex(rail)) => {
                     // Its order is gone. It may be closed already.
                     let _ = transport.close(link.rails[usize::from(rail)].conn);

@@ -110,6 +110,7 @@ impl Engine {
         for _ in 0..MOST_VISITORS {
             let Some(stream) = self.control.accept(door) else { return };
             if self.links.len() >= self.options.most_links + MOST_STRANGERS {
+                self.links_tally.strangers += 1;
                 self.control.close(stream);
                 continue;
             }
@@ -203,10 +204,7 @@ impl Engine {
             let own = index % self.rails.len();
             let (listener, address) = self.transport.listen(self.rails[own])?;
             let conn = self.transport.accept(listener)?;
-            Ok((
-                RailHere { conn, own, state: RailState::Opening },
-                Bytes::copy_from_slice(address.as_bytes()),
-            ))
+            Ok((RailHere::opening(conn, own), Bytes::copy_from_slice(address.as_bytes())))
         });
         let made: Result<Vec<_>, Error> = made.collect();
         let Some(link) = self.links.get_mut(id) else { return Ok(()) };
@@ -242,7 +240,7 @@ impl Engine {
             let own = index % self.rails.len();
             let address = Address::new(bytes).map_err(|error| lost(error.to_string()));
             match address.and_then(|address| self.transport.connect(self.rails[own], &address)) {
-                Ok(conn) => rails.push(RailHere { conn, own, state: RailState::Opening }),
+                Ok(conn) => rails.push(RailHere::opening(conn, own)),
                 Err(error) => {
                     refused = Some(error);
                     break;
@@ -275,7 +273,8 @@ impl Engine {
     pub(super) fn transport_said(&mut self, event: TransportEvent) {
         match event {
             TransportEvent::Completed { conn, token, outcome } => {
-                let Some(RailOf { link, .. }) = self.rail_of(conn) else { return };
+                let Some(RailOf { link, rail, .. }) = self.rail_of(conn) else { return };
+                self.count_message(link, rail, token.0, outcome);
                 self.ended(link, token.0, landing(outcome));
             }
             TransportEvent::Connected(conn) => self.rail_is_up(conn),
@@ -394,9 +393,10 @@ impl Engine {
         link.phase = Phase::Up(peer);
         link.deadline = None;
         link.was_up = true;
-        let (endpoint, name) = (link.peer.as_ref().map(|facts| facts.endpoint), link.name());
-        tracing::info!(link = %name, endpoint = ?endpoint, rails = link.rails.len(), "link is up");
-        out.push_back(if link.incoming { Event::Accepted(id) } else { Event::Connected(id) });
+        let came = if link.incoming { Event::Accepted(id) } else { Event::Connected(id) };
+        out.push_back(came);
+        self.links_tally.came_up(link.incoming);
+        self.tell_up(id);
         self.enqueue(id);
         opened.map_err(|breach| lost(breach.to_string()))
     }
@@ -418,9 +418,9 @@ impl Engine {
         if let Phase::Ending(_) = link.phase {
             return;
         }
-        if let Some(reason) = &reason {
-            tracing::warn!(link = %link.name(), "link is over: {}", reason.text());
-        }
+        let ends = link.stream.and_then(|stream| self.control.ends(stream));
+        link.tell_end(link.address.or(ends.map(|(_, peer)| peer)), reason.as_ref());
+        self.links_tally.ended(link.incoming, link.was_up, link.peer.is_some(), reason.is_some());
         link.reason = reason;
         link.deadline = Some(self.now.after(self.options.close_timeout));
         link.phase = match core::mem::replace(&mut link.phase, Phase::Ending(None)) {
@@ -448,8 +448,9 @@ impl Engine {
         self.report(id);
         let Some(link) = self.links.get_mut(id) else { return };
         // Whoever waits is told at once, although a transport may take a while to let go of the memory.
-        while let Some(token) = link.tokens.pop() {
-            self.out.push_back(Event::Ended { link: id, token, outcome: super::LOST });
+        while let Some(started) = link.tokens.pop() {
+            link.has_ended(&started, super::LOST, &mut self.traffic);
+            self.out.push_back(Event::Ended { link: id, token: started.token, outcome: super::LOST });
         }
         if link.was_up || !link.incoming {
             self.out.push_back(Event::Closed(id));

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod log;
 pub(crate) mod sim;
 
 use std::collections::VecDeque;
@@ -38,6 +39,16 @@ pub(crate) struct Pair {
 impl Pair {
     /// As many engines as `nodes` has entries, each on a node with these NICs.
     pub(crate) fn of(seed: u64, settings: Settings, nodes: &[&[NicModel]]) -> Self {
+        Self::with(seed, settings, nodes, |_| {})
+    }
+
+    /// As [`of`](Self::of), with other options than the defaults.
+    pub(crate) fn with(
+        seed: u64,
+        settings: Settings,
+        nodes: &[&[NicModel]],
+        change: impl Fn(&mut Options),
+    ) -> Self {
         let world = World::new(seed, settings);
         let engines = nodes.iter().zip(1_u64..).map(|(nics, number)| {
             let node = world.add_node(nics);
@@ -50,7 +61,8 @@ impl Pair {
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^ (z >> 31)
             };
-            let options = Options::new(format!("node{number}"));
+            let mut options = Options::new(format!("node{number}"));
+            change(&mut options);
             Engine::new(Box::new(node.transport()), Box::new(node.control()), options, Box::new(random))
                 .expect("an engine")
         });
@@ -67,8 +79,13 @@ impl Pair {
 
     /// Lets every engine do what it can; true if one of them wants to go on at once.
     pub(crate) fn poll(&mut self) -> bool {
+        self.poll_first(self.engines.len())
+    }
+
+    /// As [`poll`](Self::poll), for so many engines: nobody drives the others.
+    pub(crate) fn poll_first(&mut self, count: usize) -> bool {
         let mut again = false;
-        for (engine, said) in self.engines.iter_mut().zip(&mut self.said) {
+        for (engine, said) in self.engines.iter_mut().zip(&mut self.said).take(count) {
             let next = engine.poll(self.world.now());
             again |= matches!(next, Next::Again);
             while let Some(event) = engine.next_event() {

@@ -9,6 +9,13 @@ use crate::frame::Verdict;
 use crate::id::RailIndex;
 use crate::transfer::Part;
 
+impl Side {
+    /// Which way the message with this token of a [`Post`] goes.
+    pub const fn of_token(token: u64) -> Self {
+        Token::of(token).side
+    }
+}
+
 impl Peer {
     /// The next message for one side of a rail; the same one until it is [`posted`](Self::posted). `None`: there is
     /// nothing, or the window is full.

@@ -122,6 +122,11 @@ impl Peer {
         Some(waiting.or_else(|| self.stream()).unwrap_or_else(|| self.for_peer(entry)))
     }
 
+    /// Time without a sign of life of the peer, while this end listened.
+    pub const fn silent(&self) -> Duration {
+        self.alive.silent
+    }
+
     fn with_transport(&self, handle: super::Handle) -> Option<Waiting> {
         let mut messages = 0;
         let mut oldest: Option<(Duration, RailIndex, Side)> = None;
