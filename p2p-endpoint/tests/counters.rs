@@ -3,15 +3,22 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use p2p_endpoint::counters::{EndpointCounters, Tally};
-use p2p_endpoint::engine::{Part, Request};
+use p2p_endpoint::endpoint::{Endpoint, Progress};
+use p2p_endpoint::engine::{Options, Part, Request};
 use p2p_memory::SharedHost;
 use p2p_proto::peer::Outcome;
 use p2p_transport_mock::{NicModel, Settings};
 use support::log::Log;
 use support::{Pair, filled};
+use tcpx_core::config::{Config, FixedEnvironment};
 use tracing::Level;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const fn tally(count: u64, bytes: u64) -> Tally {
     Tally { count, bytes }
@@ -145,6 +152,59 @@ fn links_that_come_and_go_are_logged_with_what_carries_them() {
         assert!(over[0].contains("link=node1") && over[0].contains("it was closed there"), "{over:?}");
         assert!(over[0].contains("address=") && !over[0].contains("gone"), "{over:?}");
         assert_eq!(log.lines(Level::INFO, "closed at this end").len(), 1);
+    });
+}
+
+/// Whoever knocks and does not know the secret is counted, and the secret stands in no line of the log.
+#[test]
+fn strangers_are_turned_away_and_counted() {
+    let endpoint = |secret: &'static str| {
+        let variables = [
+            ("UCCL_P2P_TRANSPORT", "tcp"),
+            ("UCCL_P2P_SECRET", secret),
+            ("UCCL_TCPX_CONNECT_TIMEOUT_SECONDS", "1"),
+        ];
+        let environment: FixedEnvironment = variables.into_iter().collect();
+        let config = Config::from_environment(&environment).expect("good values");
+        let mut options = Options::of(&config);
+        options.door = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Endpoint::of(&config, options, Progress::Caller).expect("an endpoint")
+    };
+    Log::of(|log| {
+        let (host, guest, stranger) =
+            (endpoint("hush-hush"), endpoint("hush-hush"), endpoint("secret-of-others"));
+        let door = host.door().expect("it listens");
+        let knock = |guest: &Endpoint| {
+            std::thread::scope(|scope| {
+                let guest = guest.clone();
+                let came = scope.spawn(move || guest.connect(door, PATIENCE).is_ok());
+                while !came.is_finished() {
+                    host.turn(Duration::from_millis(10));
+                }
+                came.join().expect("it does not panic")
+            })
+        };
+        assert!(!knock(&stranger));
+        // Whoever says nothing stays before the door; this one begins to say something.
+        let mut slow = TcpStream::connect(door).expect("it listens");
+        slow.write_all(&[0]).expect("it listens");
+        let begin = Instant::now();
+        while host.counters().links.strangers < 2 {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", host.counters().links);
+            host.turn(Duration::from_millis(10));
+        }
+        assert!(begin.elapsed() > Duration::from_millis(500), "the slow one had its time");
+        // Nobody has driven it meanwhile: it learns the time.
+        guest.turn(Duration::from_millis(1));
+        assert!(knock(&guest));
+        drop(slow);
+        let links = host.counters().links;
+        assert_eq!((links.accepted, links.strangers, links.refused, links.up()), (1, 2, 0, 1));
+        let theirs = stranger.counters().links;
+        assert_eq!((theirs.connected, theirs.refused, theirs.strangers), (0, 1, 0));
+        assert_eq!(log.lines(Level::WARN, "a link did not come up: ").len(), 2, "{}", log.text());
+        assert_eq!(log.lines(Level::INFO, "link is up (accepted)").len(), 1, "{}", log.text());
+        assert!(!log.text().contains("hush") && !log.text().contains("secret-of"), "{}", log.text());
     });
 }
 

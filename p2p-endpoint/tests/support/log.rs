@@ -1,16 +1,32 @@
-//! What this thread logs.
+//! What a thread logs.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::rc::Rc;
+use std::sync::Once;
 
 use tracing::Level;
 
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+/// One subscriber for all threads, because what one thread finds nobody interested in is switched off for all.
+static SUBSCRIBER: Once = Once::new();
 
-impl Write for Log {
+thread_local! {
+    static CURRENT: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Log(Rc<RefCell<Vec<u8>>>);
+
+/// Writes to the log of the thread, if it has one.
+struct Here;
+
+impl Write for Here {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+        CURRENT.with_borrow(|log| {
+            if let Some(log) = log {
+                log.0.borrow_mut().extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -22,19 +38,24 @@ impl Write for Log {
 impl Log {
     /// Runs `test`, which is given what was logged in this thread meanwhile.
     pub(crate) fn of<T>(test: impl FnOnce(&Self) -> T) -> T {
+        SUBSCRIBER.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(|| Here)
+                .with_max_level(Level::INFO)
+                .with_ansi(false)
+                .without_time()
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).expect("it is the only one");
+        });
         let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_max_level(Level::INFO)
-            .with_ansi(false)
-            .without_time()
-            .finish();
-        tracing::subscriber::with_default(subscriber, || test(&log))
+        CURRENT.set(Some(log.clone()));
+        let tested = test(&log);
+        CURRENT.set(None);
+        tested
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("no writer panics").clone()).expect("text")
+        String::from_utf8(self.0.borrow().clone()).expect("text")
     }
 
     /// Lines of this level that have this in them.
