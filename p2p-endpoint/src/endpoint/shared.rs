@@ -99,9 +99,10 @@ impl Shared {
     /// Asks the engine for something, lets it begin at once, and wakes whoever drives it.
     pub(super) fn with<T>(&self, ask: impl FnOnce(&mut Engine) -> T) -> T {
         let mut engine = self.enter();
+        engine.at(self.now());
         let answer = ask(&mut engine);
-        // Whoever drives finds out what comes next.
-        let _ = self.poll(&mut engine);
+        engine.begin();
+        self.pass_on(&mut engine);
         drop(engine);
         self.wake_up();
         answer
@@ -145,6 +146,13 @@ impl Shared {
     /// One round of progress, whose events are passed on.
     fn poll(&self, engine: &mut Engine) -> Next {
         let next = engine.poll(self.now());
+        self.pass_on(engine);
+        // Everything that was reported is passed on, so that only what moved asks for another round.
+        next
+    }
+
+    /// Tells those who wait what the engine reports.
+    fn pass_on(&self, engine: &mut Engine) {
         let mut told = false;
         while let Some(event) = engine.next_event() {
             told = true;
@@ -160,8 +168,6 @@ impl Shared {
         if told {
             self.changed.notify_all();
         }
-        // Everything that was reported is passed on, so that only what moved asks for another round.
-        next
     }
 
     fn take(&self, engine: &Engine, event: Event) {

@@ -7,6 +7,7 @@ use p2p_proto::hello::{Facts, Handshake};
 use p2p_proto::peer::Peer;
 use p2p_transport::{ConnId, Error, Now, StreamId};
 
+use super::ready::Takes;
 use super::tokens::Tokens;
 use crate::counters::{Messages, Traffic};
 
@@ -64,8 +65,10 @@ pub(super) struct Link {
     /// Of the peer's end of the stream, once the link was up: it is told when the stream is gone, too.
     pub(super) address: Option<SocketAddr>,
     pub(super) rails: Vec<RailHere>,
-    /// Slices that the peer takes, by rail; empty until it has said so.
-    pub(super) peer_slices: Vec<u16>,
+    /// What the peer takes, by rail; empty until it has said so.
+    pub(super) peer_takes: Vec<Takes>,
+    /// There may be bytes to read on the stream.
+    pub(super) readable: bool,
     /// Bytes that came and were not taken in.
     pub(super) came: BytesMut,
     /// Bytes to say before those of the protocol.
@@ -92,7 +95,8 @@ impl Link {
             peer: None,
             address: None,
             rails: Vec::new(),
-            peer_slices: Vec::new(),
+            peer_takes: Vec::new(),
+            readable: true,
             came: BytesMut::new(),
             said: BytesMut::new(),
             tokens: Tokens::default(),

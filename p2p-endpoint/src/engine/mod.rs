@@ -377,20 +377,14 @@ impl Engine {
     /// Does what can be done. `now` never goes back. Says how long the caller may sleep if neither descriptor becomes
     /// readable.
     pub fn poll(&mut self, now: Now) -> Next {
-        self.now = self.now.max(now);
+        self.at(now);
         let now = self.now;
         let control = self.look_at_control(now);
         let next = self.look_at_transport(now);
         if now >= self.next_tick {
             self.tick(now);
         }
-        core::mem::swap(&mut self.queue, &mut self.turn);
-        while let Some(link) = self.turn.pop_front() {
-            if let Some(found) = self.links.get_mut(link) {
-                found.queued = false;
-                self.work(link);
-            }
-        }
+        self.work_queued();
         self.let_memory_go();
         if !self.queue.is_empty() || !self.out.is_empty() {
             return Next::Again;
@@ -408,6 +402,28 @@ impl Engine {
             Next::Wait(wait) => Next::Wait(earlier(wait)),
             Next::Idle(_) if now < self.talked.after(SPIN) => Next::Spin,
             Next::Idle(idle) => Next::Idle(earlier(idle)),
+        }
+    }
+
+    /// It is so late: what is asked for from here on counts its time from then. `now` never goes back.
+    pub fn at(&mut self, now: Now) {
+        self.now = self.now.max(now);
+    }
+
+    /// Lets what was asked for since the last poll begin, without looking at anything that came: cheaper than a poll,
+    /// which still has to follow.
+    pub fn begin(&mut self) {
+        self.work_queued();
+    }
+
+    /// Gives each link that is queued its turn.
+    fn work_queued(&mut self) {
+        core::mem::swap(&mut self.queue, &mut self.turn);
+        while let Some(link) = self.turn.pop_front() {
+            if let Some(found) = self.links.get_mut(link) {
+                found.queued = false;
+                self.work(link);
+            }
         }
     }
 

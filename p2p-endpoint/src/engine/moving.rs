@@ -69,13 +69,18 @@ impl Engine {
         let now = self.now.0;
         let Self { links, control, scratch, transport, exports, memories, talked, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
-        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, tokens, .. } = link else {
+        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, tokens, readable, .. } = link
+        else {
             return Ok(());
         };
         tokens.began(self.now);
         let stream = *stream;
         flush(control.as_mut(), stream, said);
-        let heard = hear(control.as_mut(), stream, peer, now, scratch, exports, &mut talked.0);
+        let heard = match readable {
+            true => hear(control.as_mut(), stream, peer, now, scratch, exports, &mut talked.0),
+            false => Ok(Heard::All),
+        };
+        *readable &= !matches!(heard, Ok(Heard::All));
         peer.drive(now);
         for (rail, here) in rails.iter().enumerate().filter(|(_, here)| here.state == RailState::Up) {
             let rail = RailIndex(rail as u8);
@@ -95,7 +100,7 @@ impl Engine {
         }
         self.report(id);
         match heard? {
-            Heard::All => {}
+            Heard::All | Heard::Enough => {}
             Heard::More => self.enqueue(id),
             Heard::End => {
                 let text =
@@ -153,7 +158,10 @@ impl Engine {
 
 /// How far a stream was read.
 enum Heard {
+    /// Nothing is left.
     All,
+    /// The protocol wants no more at the moment.
+    Enough,
     /// There may be more.
     More,
     End,
@@ -170,7 +178,7 @@ fn hear(
 ) -> Result<Heard, Error> {
     for _ in 0..READS {
         if !peer.wants_control() {
-            return Ok(Heard::All);
+            return Ok(Heard::Enough);
         }
         match control.receive(stream, scratch.bytes(READ)) {
             Received::Bytes(count) => {

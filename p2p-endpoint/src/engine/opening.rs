@@ -15,6 +15,7 @@ use p2p_transport::{
 use super::event::{Event, LinkId, RailOf};
 use super::link::{Link, Phase, RailHere, RailState};
 use super::moving::{flush, landing};
+use super::ready::Takes;
 use super::{Engine, MOST_STRANGERS, ready};
 
 /// Streams taken from a door at once; the next poll takes the next ones.
@@ -88,9 +89,11 @@ impl Engine {
             ControlEvent::Opened(stream)
             | ControlEvent::Readable(stream)
             | ControlEvent::Writable(stream) => {
-                if let Some(link) = self.link_of(stream) {
-                    self.enqueue(link);
+                let Some(id) = self.link_of(stream) else { return };
+                if let Some(link) = self.links.get_mut(id) {
+                    link.readable |= !matches!(event, ControlEvent::Writable(_));
                 }
+                self.enqueue(id);
             }
             ControlEvent::Broken(stream) => self.stream_broke(stream),
             _ => {}
@@ -137,6 +140,9 @@ impl Engine {
             return;
         };
         // What came before the break is still heard.
+        if let Some(link) = self.links.get_mut(id) {
+            link.readable = true;
+        }
         self.work(id);
         self.close_stream(id);
         self.end(id, Some(lost(why)));
@@ -291,9 +297,14 @@ impl Engine {
         let Some(link) = links.get_mut(id) else { return };
         link.rails[rail].state = RailState::Up;
         if link.rails_are(RailState::Up) {
-            let slices = |rail: &RailHere| transport.limits(rail.conn).map_or(1, |limits| limits.max_slices);
-            let slices: Vec<u16> = link.rails.iter().map(slices).collect();
-            ready::say(&slices, &mut link.said);
+            let takes = |rail: &RailHere| {
+                let limits = transport.limits(rail.conn);
+                let (slices, message) =
+                    limits.map_or((1, 1), |limits| (limits.max_slices, limits.max_message));
+                Takes { slices: slices.max(1), message: message.clamp(1, LONGEST_CHUNK) }
+            };
+            let takes: Vec<Takes> = link.rails.iter().map(takes).collect();
+            ready::say(&takes, &mut link.said);
         }
         self.enqueue(id);
     }
@@ -346,7 +357,7 @@ impl Engine {
                 }
             }
         }
-        if link.peer_slices.is_empty() {
+        if link.peer_takes.is_empty() {
             let heard = ready::hear(&mut link.came, link.rails.len());
             let name = link.peer.as_ref().map_or("the peer", |facts| facts.name.as_str());
             let strange = |why| {
@@ -354,9 +365,9 @@ impl Engine {
                     "{name} says a wrong word about its rails ({why}): run the same release at both ends"
                 ))
             };
-            link.peer_slices = heard.map_err(strange)?.unwrap_or_default();
+            link.peer_takes = heard.map_err(strange)?.unwrap_or_default();
         }
-        if !link.peer_slices.is_empty() && link.rails_are(RailState::Up) {
+        if !link.peer_takes.is_empty() && link.rails_are(RailState::Up) {
             return self.is_up(id);
         }
         if ended {
@@ -371,20 +382,20 @@ impl Engine {
     fn is_up(&mut self, id: LinkId) -> Result<(), Error> {
         let Self { links, transport, options, rails, out, exports, now, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
-        let limits = |((here, &peer_slices), there): ((&RailHere, &u16), u32)| {
+        let limits = |((here, takes), there): ((&RailHere, &Takes), u32)| {
             let limits = transport.limits(here.conn)?;
             let nic = transport.nics().iter().find(|nic| nic.id == rails[here.own].nic);
             Some(RailLimits {
-                max_message: limits.max_message.min(LONGEST_CHUNK),
+                max_message: limits.max_message.min(takes.message).min(LONGEST_CHUNK),
                 max_slices: limits.max_slices,
                 max_sends: limits.max_sends,
                 max_recvs: limits.max_recvs,
-                peer_slices,
+                peer_slices: takes.slices,
                 megabits: slower(nic.map_or(0, |nic| nic.megabits), there),
             })
         };
         let there = link.peer.iter().flat_map(|peer| peer.rails.iter().cycle().map(|rail| rail.megabits));
-        let rails_here = link.rails.iter().zip(&link.peer_slices).zip(there);
+        let rails_here = link.rails.iter().zip(&link.peer_takes).zip(there);
         let limits: Option<Vec<RailLimits>> = rails_here.map(limits).collect();
         let Some(limits) = limits else { return Err(lost("a rail was lost while the link came up")) };
         let mut peer = Box::new(Peer::new(limits, options.caps));

@@ -115,7 +115,15 @@ impl Pair {
                 self.world.advance(now.after(std::time::Duration::from_millis(5)));
             }
         }
-        panic!("{what} does not happen; {:?}; {:?}", self.said, self.engines);
+        let why: Vec<_> = self
+            .engines
+            .iter()
+            .zip(&self.said)
+            .flat_map(|(engine, said)| {
+                said.closed.iter().map(|link| engine.why(*link).map(ToString::to_string))
+            })
+            .collect();
+        panic!("{what} does not happen; {why:?}; {:?}; {:?}", self.said, self.engines);
     }
 
     pub(crate) fn door(&self, engine: usize) -> SocketAddr {
