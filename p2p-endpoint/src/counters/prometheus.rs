@@ -197,3 +197,13 @@ impl Display for Escaped<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Escaped;
+
+    #[test]
+    fn a_label_stays_on_its_line_and_between_its_quotes() {
+        assert_eq!(Escaped("a\\b\"c\nd{e}\u{e9}").to_string(), "a\\\\b\\\"c\\nd{e}\u{e9}");
+    }
+}
