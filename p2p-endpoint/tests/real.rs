@@ -221,3 +221,47 @@ fn an_end_can_be_awaited() {
         "{outcomes:?}"
     );
 }
+
+#[test]
+fn notifications_that_nobody_reads_hold_the_peer_back() {
+    const LENGTH: usize = 1 << 20;
+    let (here, link, there, _) = pair(Progress::Thread);
+    let (mut sent, mut refused) = (0_u32, Instant::now());
+    // What both ends hold and what is on its way between them, with room to spare.
+    while sent < 100 && refused.elapsed() < Duration::from_secs(2) {
+        match here.notify(link, vec![sent as u8; LENGTH]) {
+            Ok(()) => (sent, refused) = (sent + 1, Instant::now()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    assert!((30..100).contains(&sent), "{sent} MiB are held");
+    assert!(here.is_up(link), "{:?}", here.why(link));
+    for number in 0..sent {
+        let (_, bytes) = there.notification(PATIENCE).expect("the peer goes on when there is room");
+        assert!(bytes.len() == LENGTH && bytes[0] == number as u8);
+    }
+    here.notify(link, b"more".to_vec()).expect("there is room");
+    assert_eq!(there.notification(PATIENCE).expect("it comes").1, b"more"[..]);
+}
+
+#[test]
+fn what_was_counted_is_known_after_the_link_ended() {
+    let (here, link, there, back) = pair(Progress::Thread);
+    let (local, remote) = (area(&here, 64, 1), area(&there, 64, 2));
+    let far = item(&there, &remote, 0, 64);
+    let part = Part { mr: local.mr, offset: 0, len: 64 };
+    // For ever is no time that overflows.
+    let write = Request::Write { into: &[far], counter: Some(3) };
+    let wrote = here.run(link, &[part], write, Duration::MAX).expect("started");
+    assert_eq!(wrote, Some(Outcome::Done { bytes: 64 }));
+    drop(here);
+    let begin = Instant::now();
+    while there.is_up(back) {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(there.counter(back, 3), 1);
+}

@@ -151,6 +151,12 @@ impl Peer {
         next
     }
 
+    /// The caller keeps so many bytes of notifications that it has taken, and that nobody has asked it for: they count
+    /// as not taken.
+    pub fn keeps(&mut self, bytes: usize) {
+        self.notices.kept = bytes;
+    }
+
     /// Whether bytes of the control stream should be read and given to [`receive`](Self::receive). Where not, the peer
     /// is left to wait: messages that it has announced have to land, or notifications to be taken, first.
     pub fn wants_control(&self) -> bool {

@@ -39,6 +39,8 @@ pub struct Endpoint {
 
 struct Inner {
     shared: Arc<Shared>,
+    /// That made it. A forked child has no progress thread, and its streams are its parent's.
+    process: u32,
     thread: Option<JoinHandle<()>>,
     close_timeout: Duration,
     stall_after: Duration,
@@ -91,7 +93,15 @@ impl Endpoint {
                 Some(named.spawn(move || shared.drive_safely()).map_err(device)?)
             }
         };
-        Ok(Self { inner: Arc::new(Inner { shared, thread, close_timeout, stall_after }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                process: std::process::id(),
+                thread,
+                close_timeout,
+                stall_after,
+            }),
+        })
     }
 
     fn shared(&self) -> &Shared {
@@ -110,7 +120,7 @@ impl Endpoint {
 
     /// Moves what can be moved, for at most `time`: for endpoints that nobody else drives.
     pub fn turn(&self, time: Duration) {
-        let _: Option<()> = self.shared().wait(Instant::now() + time, || None);
+        let _: Option<()> = self.shared().wait(time, || None);
     }
 
     /// Connects to the endpoint whose door is there.
@@ -122,8 +132,7 @@ impl Endpoint {
     pub fn connect(&self, to: SocketAddr, timeout: Duration) -> Result<LinkId, Error> {
         self.shared().check()?;
         let link = self.shared().with(|engine| engine.connect(to))?;
-        let deadline = Instant::now() + timeout;
-        let found = self.shared().wait(deadline, || {
+        let found = self.shared().wait(timeout, || {
             let mut reports = self.shared().reports();
             if reports.up.contains(&link) {
                 return Some(Ok(link));
@@ -152,23 +161,29 @@ impl Endpoint {
     ///
     /// [`Device`](ErrorKind::Device) if the endpoint cannot be used any more.
     pub fn accept(&self, timeout: Duration) -> Result<Option<Accepted>, Error> {
+        let begin = Instant::now();
         let stops = self.shared().reports().stops;
-        let found = self.shared().wait(Instant::now() + timeout, || {
-            let mut reports = self.shared().reports();
-            match reports.accepted.pop_front() {
-                Some(link) => Some(Some(link)),
-                None if reports.stops != stops => Some(None),
-                None => None,
+        loop {
+            let left = timeout.saturating_sub(begin.elapsed());
+            let found = self.shared().wait(left, || {
+                let mut reports = self.shared().reports();
+                match reports.accepted.pop_front() {
+                    Some(link) => Some(Some(link)),
+                    None if reports.stops != stops => Some(None),
+                    None => None,
+                }
+            });
+            self.shared().check()?;
+            let Some(link) = found.flatten() else { return Ok(None) };
+            let accepted = self.shared().look(|engine| {
+                let peer = engine.peer(link)?.clone();
+                Some(Accepted { link, peer, address: engine.peer_address(link) })
+            });
+            // One that ended meanwhile is nobody: the next one is waited for.
+            if accepted.is_some() {
+                return Ok(accepted);
             }
-        });
-        self.shared().check()?;
-        let Some(link) = found.flatten() else { return Ok(None) };
-        let accepted = self.shared().look(|engine| {
-            let peer = engine.peer(link)?.clone();
-            Some(Accepted { link, peer, address: engine.peer_address(link) })
-        });
-        // One that ended meanwhile is nobody.
-        accepted.map_or_else(|| self.accept(Duration::ZERO), |accepted| Ok(Some(accepted)))
+        }
     }
 
     /// Makes every [`accept`](Self::accept) that waits return at once.
@@ -305,7 +320,7 @@ impl Endpoint {
 
     /// Waits for the end of an operation. [`Status::Pending`] after the time: it goes on.
     pub fn wait(&self, id: OpId, timeout: Duration) -> Status {
-        let ended = self.shared().wait(Instant::now() + timeout, || match self.poll(id) {
+        let ended = self.shared().wait(timeout, || match self.poll(id) {
             Status::Pending => None,
             status @ (Status::Ended(_) | Status::Unknown) => Some(status),
         });
@@ -357,14 +372,18 @@ impl Endpoint {
 
     /// The next notification that came, and from whom; `None` after the time.
     pub fn notification(&self, timeout: Duration) -> Option<(LinkId, Bytes)> {
-        self.shared().wait(Instant::now() + timeout, || self.shared().reports().notifications.pop_front())
+        let (link, bytes, room) =
+            self.shared().wait(timeout, || self.shared().reports().next_notification())?;
+        if let Some(unread) = room {
+            self.shared().with(|engine| engine.keeps(link, unread));
+        }
+        Some((link, bytes))
     }
 
     /// How often writes of this peer have counted with this counter.
     pub fn counter(&self, link: LinkId, counter: u32) -> u64 {
-        let reports = self.shared().reports();
-        let found = reports.counters.iter().find(|(of, number, _)| (*of, *number) == (link, counter));
-        found.map_or(0, |(.., count)| *count)
+        // Behind the round that is being made: whoever knows that a write is done finds it counted.
+        self.shared().look(|_| self.shared().reports().counter(link, counter))
     }
 }
 
@@ -376,13 +395,20 @@ impl std::fmt::Debug for Endpoint {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // Whatever is let go here is taken from the parent, and threads that are not there cannot be waited for.
+            std::mem::forget(self.shared.clone());
+            return;
+        }
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake_up();
         if let Some(thread) = self.thread.take() {
             // It leaves after one round; a panic of it was reported.
             let _ = thread.join();
         }
-        self.shared.with(Engine::close_all);
-        self.shared.finish(self.close_timeout);
+        if self.shared.check().is_ok() {
+            self.shared.with(Engine::close_all);
+            self.shared.finish(self.close_timeout);
+        }
     }
 }

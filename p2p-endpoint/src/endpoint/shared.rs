@@ -3,7 +3,7 @@
 //! Whoever waits drives the engine, one at a time; when nobody waits, the progress thread does. Anybody else asks
 //! the engine under its lock, which is held for one round at most.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -20,6 +20,8 @@ use crate::engine::{Engine, Event, LinkId};
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// How long somebody who waits and does not drive sleeps at most, should nobody drive any more.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
+/// No wait is longer.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often the progress thread looks whether those who wait still drive.
 const HANDOVER: Duration = Duration::from_millis(1);
 
@@ -33,14 +35,99 @@ pub(super) struct Reports {
     /// Links that this end opened and that ended, with the reason, until whoever opened them asks.
     pub(super) over: VecDeque<(LinkId, Option<Error>)>,
     pub(super) notifications: VecDeque<(LinkId, Bytes)>,
-    /// How often a peer's counter went up.
-    pub(super) counters: Vec<(LinkId, u32, u64)>,
+    /// What is kept of each link: of those that are up, and of the latest that ended.
+    kept: BTreeMap<LinkId, Kept>,
+    /// Links of `kept` that ended, oldest first.
+    ended: VecDeque<LinkId>,
     /// Incremented by `stop_accept`; who waits in `accept` leaves.
     pub(super) stops: u64,
 }
 
+/// What is kept of one link until somebody asks.
+#[derive(Debug, Default)]
+struct Kept {
+    /// How often each counter went up.
+    counters: BTreeMap<u32, u64>,
+    /// What its notifications that nobody has asked for take, in bytes.
+    unread: usize,
+    /// The engine rests, and is told when they take no more than this.
+    wakes_at: Option<usize>,
+}
+
 /// Ends of links that are remembered.
 const MOST_ENDS: usize = 1024;
+/// Bytes of notifications of links that ended, until somebody asks for them.
+const MOST_LEFT: usize = 64 << 20;
+/// Different counters of one link: a peer that names more is no friend.
+const MOST_COUNTERS: usize = 4096;
+/// What keeping a notification takes beside its bytes.
+const OVERHEAD: usize = 64;
+
+impl Reports {
+    /// The next notification, and whether the engine is to be told that there is room again.
+    pub(super) fn next_notification(&mut self) -> Option<(LinkId, Bytes, Option<usize>)> {
+        let (link, bytes) = self.notifications.pop_front()?;
+        let mut room = None;
+        if let Some(kept) = self.kept.get_mut(&link) {
+            kept.unread = kept.unread.saturating_sub(bytes.len() + OVERHEAD);
+            if kept.wakes_at.is_some_and(|at| kept.unread <= at) {
+                kept.wakes_at = None;
+                room = Some(kept.unread);
+            }
+        }
+        Some((link, bytes, room))
+    }
+
+    /// How often a counter of a link went up.
+    pub(super) fn counter(&self, link: LinkId, counter: u32) -> u64 {
+        self.kept.get(&link).and_then(|kept| kept.counters.get(&counter)).copied().unwrap_or(0)
+    }
+
+    /// A link ended. The oldest of those are forgotten, with their notifications, when too much is kept of them.
+    fn link_ended(&mut self, link: LinkId) {
+        self.ended.push_back(link);
+        let unread = |reports: &Self, link| reports.kept.get(link).map_or(0, |kept| kept.unread);
+        let mut left: usize = self.ended.iter().map(|link| unread(self, link)).sum();
+        while self.ended.len() > MOST_ENDS || left > MOST_LEFT {
+            let Some(oldest) = self.ended.pop_front() else { return };
+            let lost = self.kept.remove(&oldest).map_or(0, |kept| kept.unread);
+            if lost > 0 {
+                tracing::warn!(link = ?oldest, "{lost} bytes of notifications of a link that ended were never asked for");
+                self.notifications.retain(|(of, _)| *of != oldest);
+                left -= lost;
+            }
+        }
+    }
+}
+
+/// Where one thread sleeps: one for the progress thread and one for whoever waits and drives, so that neither takes a
+/// wake-up that the other waits for.
+struct Bed {
+    /// It sleeps, or is about to.
+    asleep: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Bed {
+    fn new() -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { asleep: AtomicBool::new(false), wake })
+    }
+
+    fn wake_up(&self) {
+        if self.asleep.swap(false, Ordering::AcqRel) {
+            // A full counter means that it is awake already.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How often those who wait and do not drive were told of something, and how many they are.
+#[derive(Debug, Default)]
+struct Told {
+    times: u64,
+    waiting: usize,
+}
 
 /// See the module documentation.
 pub(super) struct Shared {
@@ -51,13 +138,15 @@ pub(super) struct Shared {
     driven: AtomicBool,
     pub(super) slots: Slots,
     reports: Mutex<Reports>,
+    told: Mutex<Told>,
     changed: Condvar,
-    /// What whoever drives sleeps on: the transport's, the control streams', and the one that others write to.
+    /// What whoever drives sleeps on: the transport's, the control streams', and the bed's, which others write to.
     transport: Option<OwnedFd>,
     control: Option<OwnedFd>,
-    wake: OwnedFd,
-    /// Whoever drives sleeps, or is about to.
-    asleep: AtomicBool,
+    /// Of the progress thread.
+    thread: Bed,
+    /// Of whoever waits and drives.
+    caller: Bed,
     pub(super) stop: AtomicBool,
     /// The engine came to a bad end, and nothing of it can be trusted.
     broken: AtomicBool,
@@ -75,9 +164,10 @@ impl Shared {
             driven: AtomicBool::new(false),
             slots: Slots::new(slots),
             reports: Mutex::default(),
+            told: Mutex::default(),
             changed: Condvar::new(),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            asleep: AtomicBool::new(false),
+            thread: Bed::new()?,
+            caller: Bed::new()?,
             stop: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             origin,
@@ -93,7 +183,34 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
-        self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.engine.lock().unwrap_or_else(|poisoned| {
+            self.came_to_a_bad_end();
+            poisoned.into_inner()
+        })
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Lets everybody who waits look again.
+    fn tell(&self) {
+        let mut told = self.told();
+        told.times += 1;
+        if told.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// A round panicked, whoever made it: nothing of the engine can be trusted, and nobody waits for it.
+    fn came_to_a_bad_end(&self) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                "the engine of an endpoint panicked: all its operations end, and it cannot be used any more"
+            );
+            self.slots.end_all();
+            self.tell();
+        }
     }
 
     /// Asks the engine for something, lets it begin at once, and wakes whoever drives it.
@@ -132,15 +249,13 @@ impl Shared {
 
     /// Wakes everybody who waits.
     pub(super) fn wake_all(&self) {
-        self.changed.notify_all();
+        self.tell();
         self.wake_up();
     }
 
     pub(super) fn wake_up(&self) {
-        if self.asleep.swap(false, Ordering::AcqRel) {
-            // A full counter means that it is awake already.
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        }
+        self.thread.wake_up();
+        self.caller.wake_up();
     }
 
     /// One round of progress, whose events are passed on.
@@ -166,11 +281,11 @@ impl Shared {
             }
         }
         if told {
-            self.changed.notify_all();
+            self.tell();
         }
     }
 
-    fn take(&self, engine: &Engine, event: Event) {
+    fn take(&self, engine: &mut Engine, event: Event) {
         let mut reports = self.reports();
         match event {
             Event::Connected(link) => reports.up.push(link),
@@ -181,26 +296,42 @@ impl Shared {
             Event::Closed(link) => {
                 reports.up.retain(|one| *one != link);
                 reports.accepted.retain(|one| *one != link);
-                reports.counters.retain(|(of, ..)| *of != link);
+                reports.link_ended(link);
                 reports.over.push_back((link, engine.why(link).cloned()));
                 if reports.over.len() > MOST_ENDS {
                     reports.over.pop_front();
                 }
             }
-            Event::Notified { link, bytes } => reports.notifications.push_back((link, bytes)),
+            Event::Notified { link, bytes } => {
+                let kept = reports.kept.entry(link).or_default();
+                kept.unread += bytes.len() + OVERHEAD;
+                if engine.keeps(link, kept.unread) && kept.wakes_at.is_none() {
+                    kept.wakes_at = Some(kept.unread / 2);
+                }
+                reports.notifications.push_back((link, bytes));
+            }
             Event::Counted { link, counter } => {
-                match reports.counters.iter_mut().find(|(of, number, _)| (*of, *number) == (link, counter)) {
-                    Some((.., count)) => *count += 1,
-                    None => reports.counters.push((link, counter, 1)),
+                let counters = &mut reports.kept.entry(link).or_default().counters;
+                *counters.entry(counter).or_insert(0) += 1;
+                if counters.len() > MOST_COUNTERS {
+                    tracing::warn!(
+                        ?link,
+                        "a peer names more than {MOST_COUNTERS} counters: its link is closed"
+                    );
+                    let _ = engine.close(link);
                 }
             }
             Event::Ended { .. } => {}
         }
     }
 
-    /// Waits until `check` has something, driving the engine if nobody else does. `None` after the deadline.
-    pub(super) fn wait<T>(&self, deadline: Instant, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+    /// Waits until `check` has something, driving the engine if nobody else does. `None` after the time.
+    pub(super) fn wait<T>(&self, time: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+        let now = Instant::now();
+        // For ever is long enough with a year.
+        let deadline = now + time.min(FOREVER);
         loop {
+            let seen = self.told().times;
             if let Some(found) = check() {
                 return Some(found);
             }
@@ -208,17 +339,16 @@ impl Shared {
                 return None;
             }
             if !self.driven.swap(true, Ordering::AcqRel) {
-                let found = self.drive_until(deadline, &mut check);
-                self.driven.store(false, Ordering::Release);
-                self.changed.notify_all();
-                if self.slots.in_use() > 0 {
-                    self.wake_up();
-                }
-                return found;
+                let _driving = Driving(self);
+                return self.drive_until(deadline, &mut check);
             }
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
-            // What was told between the check and this is found at the latest when the wait is over.
-            drop(self.changed.wait_timeout(self.reports(), left));
+            let mut told = self.told();
+            if told.times == seen {
+                told.waiting += 1;
+                let waited = self.changed.wait_timeout(told, left);
+                waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.waiting -= 1;
+            }
         }
     }
 
@@ -232,7 +362,7 @@ impl Shared {
             if now >= deadline {
                 return None;
             }
-            self.rest(next, deadline.saturating_duration_since(now));
+            self.rest(&self.caller, next, deadline.saturating_duration_since(now));
         }
     }
 
@@ -240,12 +370,12 @@ impl Shared {
     pub(super) fn drive(&self) {
         while !self.stop.load(Ordering::Acquire) {
             if self.driven.swap(true, Ordering::AcqRel) {
-                self.sleep_on(&[&self.wake], HANDOVER);
+                std::thread::sleep(HANDOVER);
                 continue;
             }
             let next = self.round();
             self.driven.store(false, Ordering::Release);
-            self.rest(next, LONGEST_SLEEP);
+            self.rest(&self.thread, next, LONGEST_SLEEP);
         }
     }
 
@@ -253,12 +383,7 @@ impl Shared {
     pub(super) fn drive_safely(&self) {
         let driven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.drive()));
         if driven.is_err() {
-            tracing::error!(
-                "the engine of an endpoint panicked: all its operations end, and it cannot be used any more"
-            );
-            self.broken.store(true, Ordering::Release);
-            self.slots.end_all();
-            self.changed.notify_all();
+            self.came_to_a_bad_end();
         }
     }
 
@@ -267,7 +392,7 @@ impl Shared {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline && !self.look(Engine::is_empty) {
             let next = self.round();
-            self.rest(next, LONGEST_WAIT);
+            self.rest(&self.caller, next, LONGEST_WAIT);
         }
     }
 
@@ -282,29 +407,105 @@ impl Shared {
 
     /// Sleeps after a round, if that says so. Before sleeping one more round is made, so that whoever asked the
     /// engine meanwhile either is seen by it or wakes the sleeper.
-    fn rest(&self, next: Next, most: Duration) {
+    fn rest(&self, bed: &Bed, next: Next, most: Duration) {
         match next {
             Next::Again => {}
             Next::Spin => std::hint::spin_loop(),
             Next::Wait(_) | Next::Idle(_) => {
-                self.asleep.store(true, Ordering::SeqCst);
+                bed.asleep.store(true, Ordering::SeqCst);
                 if let Next::Wait(until) | Next::Idle(until) = self.round() {
                     let left = until.map_or(LONGEST_SLEEP, |until| until.0.saturating_sub(self.now().0));
-                    let files = [self.transport.as_ref(), self.control.as_ref(), Some(&self.wake)];
+                    let files = [self.transport.as_ref(), self.control.as_ref(), Some(&bed.wake)];
                     let files: Vec<&OwnedFd> = files.into_iter().flatten().collect();
-                    self.sleep_on(&files, left.min(LONGEST_SLEEP).min(most));
+                    sleep_on(&files, left.min(LONGEST_SLEEP).min(most));
+                    let _ = rustix::io::read(&bed.wake, &mut [0_u8; 8]);
                 }
-                self.asleep.store(false, Ordering::SeqCst);
+                bed.asleep.store(false, Ordering::SeqCst);
             }
         }
     }
+}
 
-    fn sleep_on(&self, files: &[&OwnedFd], time: Duration) {
-        let mut polled: Vec<PollFd<'_>> =
-            files.iter().map(|file| PollFd::new(*file, PollFlags::IN)).collect();
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-        // Whether it slept, was woken or was interrupted: what follows is a round.
-        let _ = poll(&mut polled, Some(&time));
-        let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
+/// Somebody who waits drives. When they leave, also by a panic, somebody else may.
+struct Driving<'a>(&'a Shared);
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.came_to_a_bad_end();
+        }
+        self.0.driven.store(false, Ordering::Release);
+        self.0.tell();
+        if self.0.slots.in_use() > 0 {
+            self.0.thread.wake_up();
+        }
+    }
+}
+
+fn sleep_on(files: &[&OwnedFd], time: Duration) {
+    let mut polled: Vec<PollFd<'_>> = files.iter().map(|file| PollFd::new(*file, PollFlags::IN)).collect();
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    // Whether it slept, was woken or was interrupted: what follows is a round.
+    let _ = poll(&mut polled, Some(&time));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2p_transport::Id;
+
+    fn link(number: u32) -> LinkId {
+        LinkId::of(number, std::num::NonZeroU32::MIN)
+    }
+
+    fn notify(reports: &mut Reports, of: LinkId, length: usize) {
+        reports.kept.entry(of).or_default().unread += length + OVERHEAD;
+        reports.notifications.push_back((of, Bytes::from(vec![0; length])));
+    }
+
+    #[test]
+    fn what_is_kept_of_links_that_ended_is_bounded() {
+        let mut reports = Reports::default();
+        notify(&mut reports, link(0), 100);
+        for number in 1..=65 {
+            notify(&mut reports, link(number), 1 << 20);
+            reports.link_ended(link(number));
+        }
+        let left: Vec<LinkId> = reports.notifications.iter().map(|(of, _)| *of).collect();
+        let expected: Vec<LinkId> = [0].into_iter().chain(3..=65).map(link).collect();
+        assert_eq!(left, expected, "the oldest that ended go, and those of a link that is up stay");
+        for number in 100..100 + MOST_ENDS as u32 {
+            reports.kept.entry(link(number)).or_default().counters.insert(1, 1);
+            reports.link_ended(link(number));
+        }
+        assert_eq!((reports.kept.len(), reports.notifications.len()), (MOST_ENDS + 1, 1));
+        assert_eq!((reports.counter(link(100), 1), reports.counter(link(3), 1)), (1, 0));
+    }
+
+    #[test]
+    fn the_engine_is_told_once_when_half_is_read() {
+        let mut reports = Reports::default();
+        for _ in 0..4 {
+            notify(&mut reports, link(0), 1000);
+        }
+        reports.kept.entry(link(0)).or_default().wakes_at = Some(2 * (1000 + OVERHEAD));
+        let rooms: Vec<Option<usize>> =
+            std::iter::from_fn(|| reports.next_notification()).map(|(.., room)| room).collect();
+        assert_eq!(rooms, [None, Some(2 * (1000 + OVERHEAD)), None, None]);
+    }
+
+    #[test]
+    fn nobody_takes_the_wake_up_of_another() {
+        let beds = [Bed::new().expect("a descriptor"), Bed::new().expect("a descriptor")];
+        beds.iter().for_each(|bed| bed.asleep.store(true, Ordering::SeqCst));
+        beds.iter().for_each(Bed::wake_up);
+        for bed in &beds {
+            assert!(!bed.asleep.load(Ordering::SeqCst));
+            let mut count = [0; 8];
+            assert_eq!(rustix::io::read(&bed.wake, &mut count), Ok(8));
+            assert_eq!(u64::from_ne_bytes(count), 1);
+            bed.wake_up();
+            assert!(rustix::io::read(&bed.wake, &mut count).is_err(), "nobody sleeps there");
+        }
     }
 }

@@ -152,8 +152,10 @@ impl Slots {
 
     /// As [`poll`](Self::poll), and wakes `waker` when there is an outcome.
     pub(super) fn poll_with(&self, id: OpId, waker: &Waker) -> Poll<Status> {
-        if let Some(slot) = self.slots.get(id.index()) {
-            slot.waker.register(waker);
+        // The slot of a stale id may be another operation's by now, whose waker has to stay.
+        match (self.poll(id), self.slots.get(id.index())) {
+            (Status::Pending, Some(slot)) => slot.waker.register(waker),
+            (status, _) => return Poll::Ready(status),
         }
         match self.poll(id) {
             Status::Pending => Poll::Pending,
@@ -270,6 +272,29 @@ mod tests {
         slots.end(id, DONE);
         slots.detach(id);
         assert_eq!(slots.in_use(), 0);
+    }
+
+    #[test]
+    fn who_asks_with_a_stale_id_takes_nobodys_waker() {
+        struct Flag(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Flag {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let flag = || std::sync::Arc::new(Flag(false.into()));
+        let (waits, stale) = (flag(), flag());
+        let slots = Slots::new(1);
+        let old = slots.take().expect("one");
+        slots.end(old, DONE);
+        assert_eq!(slots.poll(old), Status::Ended(DONE));
+        let new = slots.take().expect("again");
+        assert_eq!(slots.poll_with(new, &waits.clone().into()), Poll::Pending);
+        assert_eq!(slots.poll_with(old, &stale.clone().into()), Poll::Ready(Status::Unknown));
+        slots.end(new, DONE);
+        assert!(waits.0.load(Ordering::SeqCst), "it is woken");
+        assert!(!stale.0.load(Ordering::SeqCst));
+        assert_eq!(slots.poll_with(new, &waits.into()), Poll::Ready(Status::Ended(DONE)));
     }
 
     #[test]

@@ -361,6 +361,16 @@ impl Engine {
         Ok(())
     }
 
+    /// So many bytes of a link's notifications are kept by whoever took them, and count as if they had not been taken:
+    /// beyond the cap the peer is left to wait. True if it is.
+    pub fn keeps(&mut self, link: LinkId, bytes: usize) -> bool {
+        let Some(Link { phase: Phase::Up(peer), .. }) = self.links.get_mut(link) else { return false };
+        peer.keeps(bytes);
+        let rests = !peer.wants_control();
+        self.enqueue(link);
+        rests
+    }
+
     /// The next event, oldest first.
     pub fn next_event(&mut self) -> Option<Event> {
         self.out.pop_front()

@@ -30,6 +30,8 @@ pub(super) struct Notices {
     held_cost: usize,
     /// Cost of those that the caller has not taken.
     unread: usize,
+    /// Bytes of those that the caller has taken, and keeps for somebody else.
+    pub(super) kept: usize,
     /// The latest writes of the peer that did not land, so that what it said after them is not heard.
     failed: VecDeque<TransferId>,
 }
@@ -78,7 +80,7 @@ impl Notices {
     }
 
     pub(super) const fn unread(&self) -> usize {
-        self.unread
+        self.unread.saturating_add(self.kept)
     }
 
     /// The caller has taken one, or that a counter goes up.
