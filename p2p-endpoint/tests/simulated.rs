@@ -114,3 +114,23 @@ fn four_nics_finish_together() {
     let unequal = excess(&nics, 1024);
     assert!(unequal <= 1.10, "with one NIC at a quarter of its speed {unequal:.3}");
 }
+
+/// More come at once than are let in at once.
+#[test]
+fn a_crowd_at_the_door_is_let_in_whole() {
+    const CROWD: usize = 150;
+    let mut pair = Pair::new(Settings::plugin(), 1);
+    let door = pair.door(1);
+    for _ in 0..CROWD {
+        pair.engines[0].connect(door).expect("there is room");
+    }
+    // Nobody drives the second one while all of them knock.
+    for _ in 0..2000 {
+        while pair.poll_first(1) {}
+        if !pair.world.step() {
+            break;
+        }
+    }
+    pair.until("all links", |pair| pair.said[1].up.len() == CROWD || !pair.said[0].closed.is_empty());
+    assert_eq!((pair.said[1].up.len(), pair.said[0].closed.len()), (CROWD, 0));
+}

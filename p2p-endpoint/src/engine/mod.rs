@@ -396,7 +396,7 @@ impl Engine {
         }
         self.work_queued();
         self.let_memory_go();
-        if !self.queue.is_empty() || !self.out.is_empty() {
+        if !self.queue.is_empty() || !self.out.is_empty() || !self.heard.is_empty() {
             return Next::Again;
         }
         let mut until = control;
@@ -511,8 +511,10 @@ impl Engine {
         for event in heard.drain(..) {
             self.control_said(event);
         }
+        // Doors at which more stand than were let in: the next poll goes on with them.
+        heard.append(&mut self.heard);
         self.heard = heard;
-        until
+        if self.heard.is_empty() { until } else { Some(now) }
     }
 
     /// The link and rail of a connection.

@@ -126,7 +126,6 @@ impl Engine {
             }
         }
         // There may be more.
-        self.next_tick = self.now;
         self.heard.push(ControlEvent::Knocked(door));
     }
 
