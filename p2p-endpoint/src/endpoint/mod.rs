@@ -146,10 +146,11 @@ impl Endpoint {
                 Err(why.unwrap_or_else(|| Error::new(ErrorKind::Conn, "connect", "it was closed here")))
             }
             None => {
+                let missing = self.shared().look(|engine| engine.missing(link));
                 // It may have come up, or ended, at this moment.
                 let _ = self.close(link);
-                let text =
-                    format!("{to} did not answer within {} s: is its process alive?", timeout.as_secs_f32());
+                let missing = missing.unwrap_or_else(|| "the link ended at this moment".to_owned());
+                let text = format!("no link to {to} within {} s: {missing}", timeout.as_secs_f32());
                 Err(Error::new(ErrorKind::Conn, "connect", text))
             }
         }
@@ -319,6 +320,10 @@ impl Endpoint {
     }
 
     /// Waits for the end of an operation. [`Status::Pending`] after the time: it goes on.
+    ///
+    /// After [`Outcome::LinkLost`] its memory may still be read and written for a moment, until the transport has let go
+    /// of the lost link; after any other outcome it is the caller's again. Do not receive into it over another link before
+    /// [`dereg`](Self::dereg) and a new registration.
     pub fn wait(&self, id: OpId, timeout: Duration) -> Status {
         let ended = self.shared().wait(timeout, || match self.poll(id) {
             Status::Pending => None,

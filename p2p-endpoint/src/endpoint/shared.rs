@@ -22,6 +22,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// No wait is longer.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How often a round gives way to those who want the engine: they may never stop asking.
+const MOST_YIELDS: usize = 64;
 /// How often the progress thread looks whether those who wait still drive.
 const HANDOVER: Duration = Duration::from_millis(1);
 
@@ -398,7 +400,10 @@ impl Shared {
 
     /// One round; whoever wants the engine gets it first.
     fn round(&self) -> Next {
-        while self.wanted.load(Ordering::Acquire) > 0 {
+        for _ in 0..MOST_YIELDS {
+            if self.wanted.load(Ordering::Acquire) == 0 {
+                break;
+            }
             std::thread::yield_now();
         }
         let mut engine = self.lock();

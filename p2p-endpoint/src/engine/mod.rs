@@ -256,6 +256,12 @@ impl Engine {
         (*of == link).then_some(error)
     }
 
+    /// What a link waits for that is not up yet, in words; `None` if it is up or over.
+    pub fn missing(&self, link: LinkId) -> Option<String> {
+        let found = self.links.get(link)?;
+        matches!(found.phase, Phase::Greeting(_) | Phase::Railing).then(|| opening::missing(found))
+    }
+
     /// What the peer of a link said of itself; `None` before it did, and for a stale id.
     pub fn peer(&self, link: LinkId) -> Option<&Facts> {
         self.links.get(link)?.peer.as_ref()

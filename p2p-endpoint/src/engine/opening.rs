@@ -41,19 +41,26 @@ pub(super) fn facts_of(rail: &Rail, nics: &[Nic]) -> RailFacts {
 
 /// Why a link is given up that did not come up in time.
 pub(super) fn too_late(link: &Link) -> String {
-    let text = match (&link.phase, &link.peer) {
-        (Phase::Greeting(_), _) if link.incoming => "somebody connected and did not say who it is in time".to_owned(),
-        (Phase::Greeting(_), _) => {
-            "the peer's port is open and it does not answer as an endpoint: is it stopped, or is it something else?"
-                .to_owned()
-        }
-        (_, _) if !link.rails_are(RailState::Up) => {
-            let missing = link.rails.iter().filter(|rail| rail.state != RailState::Up).count();
-            format!("{missing} of {} rails to {} did not come up in time", link.rails.len(), link.name())
-        }
-        (_, _) => format!("the rails are up here, and {} did not say so in time: look at its log", link.name()),
-    };
-    format!("{text} (UCCL_TCPX_CONNECT_TIMEOUT_SECONDS bounds it)")
+    format!("{} (UCCL_TCPX_CONNECT_TIMEOUT_SECONDS bounds it)", missing(link))
+}
+
+/// What a link waits for that is not up.
+pub(super) fn missing(link: &Link) -> String {
+    if let Phase::Greeting(_) = link.phase {
+        return match link.incoming {
+            true => "somebody connected and did not say who it is in time".to_owned(),
+            false => {
+                "the peer's port does not answer as an endpoint: is its process alive, or stopped, or is it \
+                      something else?"
+                    .to_owned()
+            }
+        };
+    }
+    if link.rails_are(RailState::Up) {
+        return format!("the rails are up here, and {} did not say so in time: look at its log", link.name());
+    }
+    let missing = link.rails.iter().filter(|rail| rail.state != RailState::Up).count();
+    format!("{missing} of {} rails to {} did not come up in time", link.rails.len(), link.name())
 }
 
 fn lost(text: impl Into<Box<str>>) -> Error {
@@ -205,26 +212,33 @@ impl Engine {
     /// The accepting end makes a place for each rail, and tells where.
     fn offer_rails(&mut self, id: LinkId, peer: Facts) -> Result<(), Error> {
         let count = self.rails.len().max(peer.rails.len());
-        let made = (0..count).map(|index| {
+        let (mut rails, mut addresses) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut refused = None;
+        for index in 0..count {
             let own = index % self.rails.len();
-            let (listener, address) = self.transport.listen(self.rails[own])?;
-            let conn = self.transport.accept(listener)?;
-            Ok((RailHere::opening(conn, own), Bytes::copy_from_slice(address.as_bytes())))
-        });
-        let made: Result<Vec<_>, Error> = made.collect();
+            let made = self.transport.listen(self.rails[own]);
+            match made.and_then(|(listener, address)| Ok((self.transport.accept(listener)?, address))) {
+                Ok((conn, address)) => {
+                    rails.push(RailHere::opening(conn, own));
+                    addresses.push(Bytes::copy_from_slice(address.as_bytes()));
+                }
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
         let Some(link) = self.links.get_mut(id) else { return Ok(()) };
         link.peer = Some(peer);
         let Phase::Greeting(handshake) = &mut link.phase else { return Ok(()) };
-        let (rails, addresses): (Vec<_>, Vec<_>) = match made {
-            Ok(made) => made.into_iter().unzip(),
-            Err(error) => {
-                handshake.refuse(error.text());
-                return Err(error);
-            }
-        };
-        handshake.rails(addresses).map_err(|error| lost(error.to_string()).with_source(error))?;
+        if let Some(error) = &refused {
+            handshake.refuse(error.text());
+        } else if let Err(error) = handshake.rails(addresses) {
+            refused = Some(lost(error.to_string()).with_source(error));
+        }
+        // Those that were made are the link's also then, which closes them when it ends.
         self.await_rails(id, rails);
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// The connecting end connects each rail to the address it was told.
@@ -295,7 +309,7 @@ impl Engine {
         let Self { links, transport, .. } = self;
         let Some(link) = links.get_mut(id) else { return };
         link.rails[rail].state = RailState::Up;
-        if link.rails_are(RailState::Up) {
+        if matches!(link.phase, Phase::Railing) && link.rails_are(RailState::Up) {
             let takes = |rail: &RailHere| {
                 let limits = transport.limits(rail.conn);
                 let (slices, message) =
