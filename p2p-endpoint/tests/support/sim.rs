@@ -66,6 +66,8 @@ struct Op {
     /// Person, target and offset of what has to be there when it is done; the person and offset of the source.
     lands: Option<(usize, usize, usize)>,
     from: Option<(usize, usize)>,
+    /// It reads into memory of this end, which is the caller's again when it has ended.
+    reads: bool,
     /// To ask what it waits for.
     of: Option<(LinkId, TransferId)>,
 }
@@ -285,8 +287,13 @@ impl Sim {
             true => Request::Write { into: &items, counter: None },
             false => Request::Read { from: &items },
         };
-        let op =
-            Op { len: len as u64, lands: Some((to, target, offset)), from: Some((from, source)), of: None };
+        let op = Op {
+            len: len as u64,
+            lands: Some((to, target, offset)),
+            from: Some((from, source)),
+            reads: !write,
+            of: None,
+        };
         self.start(who, link, &parts, request, op);
     }
 
@@ -298,14 +305,14 @@ impl Sim {
                 let mr = self.people[who].source_mr;
                 self.cut(mr, source, len)
             };
-            let op = Op { len: len as u64, lands: None, from: Some((who, source)), of: None };
+            let op = Op { len: len as u64, lands: None, from: Some((who, source)), reads: false, of: None };
             self.start(who, link, &parts, Request::Send, op);
         } else {
             let len = 260_000;
             let Some((target, offset)) = self.place(who, len) else { return };
             let Some(mr) = self.people[who].targets[target].mr else { return };
             let parts = self.cut(mr, offset, len);
-            let op = Op { len: len as u64, lands: None, from: None, of: None };
+            let op = Op { len: len as u64, lands: None, from: None, reads: false, of: None };
             self.start(who, link, &parts, Request::Recv, op);
         }
     }
@@ -381,7 +388,7 @@ impl Sim {
 
     /// The memory of a read that failed is the caller's again, unless the whole link went: nobody writes there any more.
     fn free(&mut self, who: usize, op: &Op, outcome: Outcome) {
-        let Some((to, target, offset)) = op.lands.filter(|(to, ..)| *to == who) else { return };
+        let Some((to, target, offset)) = op.lands.filter(|(to, ..)| op.reads && *to == who) else { return };
         if matches!(outcome, Outcome::LinkLost | Outcome::Abandoned) {
             return;
         }
