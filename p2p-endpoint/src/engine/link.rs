@@ -77,6 +77,8 @@ pub(super) struct Link {
     pub(super) reason: Option<Error>,
     /// `Connected` or `Accepted` was reported, so that the end is to be reported as well.
     pub(super) was_up: bool,
+    /// The peer said that it is done.
+    pub(super) was_closed_there: bool,
     /// The rail that was lost last, and how that is told, while the peer's last words are awaited.
     pub(super) last_rail: Option<(usize, String)>,
     /// What its transfers have moved.
@@ -102,6 +104,7 @@ impl Link {
             tokens: Tokens::default(),
             reason: None,
             was_up: false,
+            was_closed_there: false,
             last_rail: None,
             traffic: Traffic::default(),
             queued: false,

@@ -225,7 +225,7 @@ impl Engine {
     pub fn close(&mut self, link: LinkId) -> Result<(), Error> {
         let found = self.links.get_mut(link).ok_or_else(|| Error::stale("close", "link"))?;
         if let Phase::Up(peer) = &mut found.phase {
-            peer.goodbye("it was closed there");
+            peer.goodbye(CLOSED_THERE);
         }
         self.end(link, None);
         Ok(())
@@ -547,6 +547,9 @@ fn rejected(rejected: Rejected) -> Error {
 
 /// A list of ranges that the protocol takes.
 type Local = List<p2p_proto::list::LocalRange>;
+
+/// What an end says that closes a link for no other reason than that it is done.
+const CLOSED_THERE: &str = "it was closed there";
 
 /// How operations end whose link is lost.
 const LOST: Outcome = Outcome::LinkLost;

@@ -7,11 +7,11 @@ use p2p_transport::{
     Control, Error, ErrorKind, Op, Outcome, Received, Slice, Stop, StreamId, Token, Transport,
 };
 
-use super::Engine;
 use super::event::{Event, LinkId};
 use super::link::{Link, Phase, RailState};
 use super::memory::Memories;
 use super::opening::READ;
+use super::{CLOSED_THERE, Engine};
 use crate::exports::ExportTable;
 
 /// Reads of a stream in one turn.
@@ -146,7 +146,10 @@ impl Engine {
                     // Its order is gone. It may be closed already.
                     let _ = transport.close(link.rails[usize::from(rail)].conn);
                 }
-                Happened::Goodbye(why) => over = Some(format!("{} ended the link: {why}", link.name())),
+                Happened::Goodbye(why) => {
+                    link.was_closed_there = why == CLOSED_THERE;
+                    over = Some(format!("{} ended the link: {why}", link.name()));
+                }
                 Happened::Lost(loss) => over = Some(format!("{}: {loss}", link.name())),
             }
         }

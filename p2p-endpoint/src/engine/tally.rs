@@ -37,6 +37,9 @@ impl Link {
         let name = self.name();
         let address = address.map_or_else(|| "an address that is gone".to_owned(), |at| at.to_string());
         match (reason, self.was_up) {
+            (Some(reason), true) if self.was_closed_there => {
+                tracing::info!(link = %name, %address, "the link is over: {}", reason.text());
+            }
             (Some(reason), true) => {
                 tracing::warn!(link = %name, %address, "the link is over: {}", reason.text());
             }
