@@ -20,7 +20,7 @@ mod system;
 mod variables;
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::output;
 use bounded::{Ended, Task};
 use line::{Line, Status};
 use machine::Machine;
@@ -65,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     if let Some(probe) = options.probe {
         let answer =
             serde_json::to_string(&probe::run(probe)).map_err(|error| Failure::new(error.to_string()))?;
-        print(&child::result_line(&answer))?;
+        output::print(&child::result_line(&answer))?;
         return Ok(true);
     }
     let machine = Arc::new(Machine::new(options.root.clone())?);
@@ -80,13 +81,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     });
     let standard = Path::new(STANDARD_OUTPUT);
     if options.json.as_deref() != Some(standard) {
-        print(&show::text(&lines, layout()))?;
+        output::print(&show::text(&lines, layout()))?;
     }
     if let Some(path) = &options.json {
         let report = Report { root: machine.root(), strict: options.strict, well: is_well, lines: &lines };
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
         if path == standard {
-            print(&format!("{text}\n"))?;
+            output::print(&format!("{text}\n"))?;
         } else {
             fs::write(path, format!("{text}\n"))
                 .map_err(|error| Failure::new(format!("--json {}: {error}", path.display())))?;
@@ -164,16 +165,4 @@ fn layout() -> Layout {
         columns: is_terminal.then_some(COLUMNS),
         colours: is_terminal && !is_dumb && !is_set("NO_COLOR"),
     }
-}
-
-/// Writes to standard output. Where nobody reads it any more, there is nobody to say so to.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            Failure::said()
-        } else {
-            Failure::new(format!("standard output cannot be written to: {error}; see where it leads"))
-        }
-    })
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod doctor;
 mod failure;
+mod output;
 
 use std::io::Write as _;
 use std::process::ExitCode;

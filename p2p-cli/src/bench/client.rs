@@ -18,7 +18,6 @@ use super::content::Content;
 use super::endpoints::{Active, Moved as EndpointMoved, Way};
 use super::link::{Closing, Link, Opening};
 use super::net::Net;
-use super::output::{self, Kept};
 use super::ping_pong::Calling;
 use super::placement::Placement;
 use super::plan::{
@@ -28,6 +27,7 @@ use super::report::{Calibrated, Comparison, Condition, EndpointRound, Entry, Rep
 use super::transfer::{self, Sending};
 use super::words::{Answer, Command, Hello, Pass, Shape, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
+use crate::output::{self, Kept};
 
 /// Runs everything and prints it.
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {

@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use benches::cpu_time;
 use benches::raw_tcp::PING_BYTES;
 use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, gigabytes_per_second};
-use p2p_endpoint::endpoint::{Endpoint, OpId, Progress, Status};
+use p2p_endpoint::endpoint::{Endpoint, OpId, Status};
 use p2p_endpoint::engine::{LinkId, Part, Request};
 use p2p_endpoint::exports::{Access, Item};
 use p2p_endpoint::registry::MrId;
@@ -67,7 +67,7 @@ impl Passive {
             None => {
                 let accepted = self.endpoint.accept(SILENCE).doing("accepting an endpoint")?;
                 let silent = || Failure::peer("the client's endpoint did not connect in time");
-                self.link.insert(accepted.ok_or_else(silent)?.link).to_owned()
+                *self.link.insert(accepted.ok_or_else(silent)?.link)
             }
         };
         for _ in 0..count {
@@ -175,8 +175,5 @@ fn open_region(endpoint: &Endpoint, region: &SharedHost) -> Result<(MrId, Item),
 }
 
 fn silent() -> Failure {
-    Failure::peer(format!("an endpoint was silent for {} s", Duration::as_secs(&SILENCE)))
+    Failure::peer(format!("an endpoint was silent for {} s", SILENCE.as_secs()))
 }
-
-/// Who drives the endpoints of a bench: a thread each, and whoever waits before it.
-pub(super) const PROGRESS: Progress = Progress::Thread;

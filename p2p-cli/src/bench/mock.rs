@@ -13,13 +13,13 @@ use super::client::{counted, groups, human, progress_bar};
 use super::content::Content;
 use super::link::{Link, Opening, Work};
 use super::net::Net;
-use super::output::{self, Kept};
 use super::ping_pong::{Answering, Calling};
 use super::placement::Placement;
 use super::plan::{self, IN_FLIGHT, Lanes, PINGS};
 use super::transfer::{Receiving, Sending};
 use super::words::{Pass, Shape};
 use crate::failure::Failure;
+use crate::output::{self, Kept};
 
 /// Same seed, same figures.
 const SEED: u64 = 1;

@@ -10,7 +10,6 @@ mod link;
 mod mock;
 mod net;
 mod options;
-mod output;
 mod ping_pong;
 mod placement;
 mod plan;

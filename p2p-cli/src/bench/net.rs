@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use p2p_endpoint::endpoint::Endpoint;
+use p2p_endpoint::endpoint::{Endpoint, Progress};
 use p2p_endpoint::engine::Options as EndpointOptions;
 use p2p_transport::{Nic, NicId, Now, Rail, Transport};
 use p2p_transport_mock::{Node, World};
@@ -14,7 +14,6 @@ use tcpx_core::config::{Config, DeviceSelector};
 use tcpx_core::preflight::Nature;
 
 use super::Options;
-use super::endpoints::PROGRESS;
 use crate::failure::{Doing, Failure};
 
 /// What an end's time is.
@@ -116,7 +115,7 @@ impl Net {
         let mut options = EndpointOptions::of(config);
         options.door = door;
         options.rails = self.rails.clone();
-        Endpoint::over(plugin.clone(), config, options, PROGRESS).doing("opening an endpoint")
+        Endpoint::over(plugin.clone(), config, options, Progress::Thread).doing("opening an endpoint")
     }
 
     /// The plugin, its version and its NICs in a line.

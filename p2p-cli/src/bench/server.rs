@@ -7,6 +7,7 @@ use benches::raw_tcp;
 use p2p_memory::SharedHost;
 use tcpx_core::config::Config;
 
+use super::Options;
 use super::bootstrap::{Door, Peer};
 use super::client::counted;
 use super::content::Content;
@@ -17,8 +18,8 @@ use super::ping_pong::Answering;
 use super::placement::Placement;
 use super::transfer::{self, Receiving};
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
-use super::{Options, output};
 use crate::failure::{Doing, Failure};
+use crate::output;
 
 /// What a started server says on its standard output once its port is taken.
 pub(super) const READY: &str = "ready";

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 /// Writes to standard output. Where nobody reads it any more, there is nobody to say so to.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -23,7 +23,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// A file for results, which keeps what it has until there are new ones.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     /// As the user wrote it.
     asked: PathBuf,
     target: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Checks now what would fail after everything is measured.
-    pub(super) fn new(asked: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(asked: &Path) -> Result<Self, Failure> {
         let kept = Self::find(asked);
         kept.check().map_err(|error| kept.failure(&error))?;
         Ok(kept)
@@ -66,7 +66,7 @@ impl Kept {
     }
 
     /// Replaces what the file had.
-    pub(super) fn write(&self, results: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) fn write(&self, results: &impl Serialize) -> Result<(), Failure> {
         let write = || {
             let text = serde_json::to_vec_pretty(results)?;
             let Some(temporary) = &self.temporary else { return fs::write(&self.target, text) };
