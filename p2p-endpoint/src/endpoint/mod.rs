@@ -277,18 +277,12 @@ impl Endpoint {
             Error::new(ErrorKind::Exhausted, "start", text)
         };
         let id = self.shared().slots.take().ok_or_else(full)?;
-        let begun = self.shared().with(|engine| {
-            let begun = start(engine, OpToken(id.to_number()));
-            // One that did not begin ends here; one that did goes on without anybody who asks.
-            if begun.is_err() && !engine.is_under_way(OpToken(id.to_number())) {
-                self.shared().slots.end(id, Outcome::LinkLost);
-            }
-            begun
-        });
-        match begun {
+        match self.shared().with(|engine| start(engine, OpToken(id.to_number()))) {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.shared().slots.detach(id);
+                // It did not begin: its slot is free again.
+                self.shared().slots.end(id, Outcome::LinkLost);
+                self.detach(id);
                 Err(error)
             }
         }
@@ -308,10 +302,13 @@ impl Endpoint {
     ) -> Result<OpId, Error> {
         let bytes = notification.into();
         let write = Request::Write { into, counter: None };
-        self.begin(|engine, token| {
+        let mut notified = Ok(());
+        let id = self.begin(|engine, token| {
             let transfer = engine.start(link, token, parts, write)?;
-            engine.notify(link, Some(transfer), bytes)
-        })
+            notified = engine.notify(link, Some(transfer), bytes);
+            Ok(())
+        })?;
+        notified.map(|()| id).inspect_err(|_| self.detach(id))
     }
 
     /// How an operation stands. Its end is told once.

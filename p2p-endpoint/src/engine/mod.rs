@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use p2p_memory::Memory;
+use p2p_proto::frame::MOST_RAILS;
 use p2p_proto::hello::Facts;
 use p2p_proto::id::{EndpointId, Epoch, TransferId};
 use p2p_proto::list::List;
@@ -143,9 +144,8 @@ impl Engine {
             [] => transport.rails(options.device)?,
             chosen => chosen.to_vec(),
         };
-        if rails.is_empty() || rails.len() > ready::MOST_RAILS {
-            let text =
-                format!("{} NICs serve this memory; 1 to {} are possible", rails.len(), ready::MOST_RAILS);
+        if rails.is_empty() || rails.len() > MOST_RAILS {
+            let text = format!("{} NICs serve this memory; 1 to {} are possible", rails.len(), MOST_RAILS);
             return Err(Error::new(ErrorKind::Unsupported, "open", text));
         }
         let door = control.listen(options.door)?;
@@ -346,11 +346,6 @@ impl Engine {
         }
         self.enqueue(link);
         Ok(transfer)
-    }
-
-    /// Whether a transfer with this token has not ended.
-    pub fn is_under_way(&self, token: OpToken) -> bool {
-        self.links.iter().any(|(_, link)| link.tokens.has(token))
     }
 
     /// Sends a notification, which is delivered in the order of notifications; with `after`, when the write that was

@@ -42,15 +42,22 @@ pub(super) const fn landing(outcome: Outcome) -> Landing {
     }
 }
 
-/// Sends what there is room for.
-pub(super) fn flush(control: &mut dyn Control, stream: StreamId, said: &mut BytesMut) {
-    while !said.is_empty() {
-        let taken = control.send(stream, said);
+/// Sends what there is room for; returns how many bytes that are.
+pub(super) fn send(control: &mut dyn Control, stream: StreamId, bytes: &[u8]) -> usize {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let taken = control.send(stream, &bytes[sent..]);
         if taken == 0 {
-            return;
+            break;
         }
-        said.advance(taken);
+        sent += taken;
     }
+    sent
+}
+
+/// Sends what there is room for, and keeps the rest.
+pub(super) fn flush(control: &mut dyn Control, stream: StreamId, said: &mut BytesMut) {
+    said.advance(send(control, stream, said));
 }
 
 impl Engine {
@@ -89,12 +96,9 @@ impl Engine {
             }
         }
         if said.is_empty() {
-            while !peer.control().is_empty() {
-                let taken = control.send(stream, peer.control());
-                if taken == 0 {
-                    break;
-                }
-                peer.control_sent(taken);
+            let sent = send(control.as_mut(), stream, peer.control());
+            if sent > 0 {
+                peer.control_sent(sent);
                 talked.0 = now;
             }
         }

@@ -14,7 +14,7 @@ use p2p_transport::{
 
 use super::event::{Event, LinkId, RailOf};
 use super::link::{Link, Phase, RailHere, RailState};
-use super::moving::{flush, landing};
+use super::moving::{flush, landing, send};
 use super::ready::Takes;
 use super::{Engine, MOST_STRANGERS, ready};
 
@@ -179,7 +179,7 @@ impl Engine {
             return Ok(());
         };
         let step = loop {
-            say(control.as_mut(), stream, handshake);
+            handshake.sent(send(control.as_mut(), stream, handshake.output()));
             match control.receive(stream, scratch.bytes(READ)) {
                 Received::Bytes(count) => match handshake.receive(&scratch.bytes(READ)[..count]) {
                     Ok(Step::More) => {}
@@ -459,8 +459,7 @@ impl Engine {
                 peer.control_sent(last);
                 Phase::Ending(Some(peer))
             }
-            Phase::Railing => Phase::Ending(None),
-            Phase::Ending(peer) => Phase::Ending(peer),
+            Phase::Railing | Phase::Ending(_) => Phase::Ending(None),
         };
         for rail in &link.rails {
             if rail.state != RailState::Closed {
@@ -516,17 +515,6 @@ impl Engine {
         }
         let at = p2p_transport::Id::index(id);
         self.reasons[at] = link.reason.take().map(|reason| (id, reason));
-    }
-}
-
-/// Says what the handshake has to say, as far as there is room.
-fn say(control: &mut dyn p2p_transport::Control, stream: StreamId, handshake: &mut Handshake) {
-    while !handshake.output().is_empty() {
-        let taken = control.send(stream, handshake.output());
-        if taken == 0 {
-            return;
-        }
-        handshake.sent(taken);
     }
 }
 

@@ -5,8 +5,6 @@
 
 use bytes::{Buf, BytesMut};
 
-/// Most rails of a link.
-pub(super) const MOST_RAILS: usize = 64;
 /// Bytes for one rail.
 const EACH: usize = 6;
 

@@ -79,11 +79,6 @@ impl Tokens {
         started
     }
 
-    /// Whether a transfer is called so.
-    pub(super) fn has(&self, token: OpToken) -> bool {
-        self.row.iter().flatten().any(|started| started.token == token)
-    }
-
     /// Takes the oldest that is left.
     pub(super) fn pop(&mut self) -> Option<Started> {
         while let Some(place) = self.row.front().copied() {

@@ -15,7 +15,7 @@ use p2p_endpoint::registry::MrId;
 use p2p_memory::SharedHost;
 use p2p_proto::peer::Outcome;
 use p2p_transport::Next;
-use p2p_transport_mock::{NicModel, Settings, World};
+use p2p_transport_mock::{NicModel, Random, Settings, World};
 
 /// Steps after which a test gives up.
 const MOST_STEPS: u64 = 3_000_000;
@@ -52,15 +52,8 @@ impl Pair {
         let world = World::new(seed, settings);
         let engines = nodes.iter().zip(1_u64..).map(|(nics, number)| {
             let node = world.add_node(nics);
-            let mut state = seed.wrapping_mul(1000) + number;
-            let random = move || {
-                // SplitMix64: any sequence will do here.
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut z = state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^ (z >> 31)
-            };
+            let mut secrets = Random::new(seed.wrapping_mul(1000) + number);
+            let random = move || secrets.next();
             let mut options = Options::new(format!("node{number}"));
             change(&mut options);
             Engine::new(Box::new(node.transport()), Box::new(node.control()), options, Box::new(random))
