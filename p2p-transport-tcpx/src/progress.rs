@@ -220,8 +220,7 @@ impl Tcpx {
             let at = match conn.map(|conn| &conn.phase) {
                 Some(Phase::Opening(_)) => self.now.after(SOON),
                 // What is still to be received shows in rounds.
-                Some(Phase::Ending(_)) => self.now.after(LOOK),
-                Some(Phase::Open) => self.now.after(LOOK),
+                Some(Phase::Ending(_) | Phase::Open) => self.now.after(LOOK),
                 Some(Phase::Over) | None => continue,
             };
             wake = Some(wake.map_or(at, |wake| wake.min(at)));
@@ -234,9 +233,10 @@ impl Tcpx {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         match &mut conn.phase {
             Phase::Opening(opening) => {
-                let Self { plugin, watch, options, now, .. } = self;
-                let (now, Options { peer_timeout, connect_timeout, .. }) = (*now, &*options);
-                let (peer_timeout, connect_timeout) = (*peer_timeout, *connect_timeout);
+                let Self {
+                    plugin, watch, options: Options { peer_timeout, connect_timeout, .. }, now, ..
+                } = self;
+                let (peer_timeout, connect_timeout, now) = (*peer_timeout, *connect_timeout, *now);
                 let around = Surroundings { plugin, watch, peer_timeout, connect_timeout, now, at };
                 match opening.drive(conn.rail, index, &mut conn.stream, &around) {
                     Ok(Progress::Pending) => false,
@@ -277,7 +277,6 @@ impl Tcpx {
         let count = sends.len();
         let mut channels = Vec::with_capacity(count);
         let mut max_slices = usize::from(u16::MAX);
-        let mut scatters = false;
         let of_core = |error: tcpx_core::Error| lost("connect", error.to_string()).with_source(error);
         for (send, recv) in sends.into_iter().zip(recvs) {
             let send = Channel::sending(send, self.plugin.send_window()).map_err(of_core)?;
@@ -289,7 +288,6 @@ impl Tcpx {
             };
             let recv = recv.map_err(of_core)?;
             max_slices = max_slices.min(send.max_slices()).min(recv.max_slices());
-            scatters |= self.device(rail.nic).device_type == tcpx_core::DeviceType::Unpack;
             let mut insert = |channel: Channel| {
                 let channel = match self.options.silence_limit {
                     Some(limit) => channel.with_silence_limit(limit),
@@ -307,6 +305,7 @@ impl Tcpx {
         let mut limits = Limits::new(max_message, sends.capacity() as u16, recvs.capacity() as u16);
         limits.max_slices = max_slices.max(1) as u16;
         limits.fifo = count == 1;
+        let scatters = self.device(rail.nic).device_type == tcpx_core::DeviceType::Unpack;
         limits.checks_length = scatters || self.plugin.checks_length();
         let sheet = self.counters.open(id, rail.nic, channels.len());
         let live = Live::new(limits, channels, sends, recvs, sheet);
