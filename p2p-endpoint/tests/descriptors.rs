@@ -141,7 +141,8 @@ fn none_left() {
     }
     let mut speaks = TcpStream::connect(at).expect("it listens");
     speaks.write_all(b"x").expect("sent");
-    limit(descriptors() as u64);
+    // A few more than there are, whatever the numbers of those that this process was started with.
+    limit(descriptors() as u64 + 8);
     let mut taken: Vec<OwnedFd> = Vec::new();
     while let Ok(fd) = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
         taken.push(fd);
@@ -151,7 +152,7 @@ fn none_left() {
     assert_eq!((one.control.counts().turned_away, one.control.counts().pauses), (1, 0));
     assert_eq!(visitors[0].read(&mut [0]).expect("the end"), 0);
     // The second leaves too, and then nobody can come in.
-    taken.truncate(taken.len().saturating_sub(2));
+    taken.truncate(taken.len().checked_sub(2).expect("the limit leaves some"));
     visitors.extend((0..2).map(|_| TcpStream::connect(at).expect("it listens")));
     for visitor in &mut visitors[2..] {
         visitor.write_all(b"x").expect("sent");
