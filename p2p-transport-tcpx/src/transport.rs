@@ -292,6 +292,17 @@ impl Transport for Tcpx {
         Ok(())
     }
 
+    fn abort(&mut self, id: ConnId) -> Result<(), Error> {
+        self.close(id)?;
+        if let Some(Phase::Ending(ending)) = self.conns.get_mut(id).map(|conn| &mut conn.phase) {
+            // The next look says to the peer what can be said, and closes the comms.
+            ending.deadline = Some(Now::default());
+            self.unsettled.set(id.index());
+            self.next_look = Now::default();
+        }
+        Ok(())
+    }
+
     fn why(&self, id: ConnId) -> Option<&Error> {
         match self.conns.get(id) {
             Some(conn) => conn.reason.as_ref(),

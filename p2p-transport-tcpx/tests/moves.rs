@@ -236,3 +236,36 @@ fn a_send_that_ends_after_the_close_is_not_said_to_be_done() {
     until(&mut a, &mut b, "closing", |a, b| a.has(Event::Closed(at_a)) && b.has(Event::Closed(at_b)));
     assert_eq!(a.outcome(1), Some(Outcome::ConnLost), "the peer did not wait for it");
 }
+
+#[test]
+fn an_aborted_connection_waits_for_nothing_of_its_peer() {
+    let patient = || End::new(|options| options.peer_timeout = 10 * support::PATIENCE);
+    for closed_before in [false, true] {
+        let (mut a, at_a, mut b, at_b) = support::connect(patient(), patient(), 2);
+        let (region, memory) = a.register(100);
+        for token in 0..4 {
+            assert_eq!(a.transport.recv(at_a, Token(token), &[slice(region, 0, 100)]).count, 1);
+        }
+        if closed_before {
+            a.transport.close(at_a).expect("open");
+            a.poll();
+        }
+        a.transport.abort(at_a).expect("open");
+        let begin = Instant::now();
+        // The peer is not driven.
+        while !a.has(Event::Closed(at_a)) {
+            a.poll();
+            assert!(begin.elapsed() < support::PATIENCE, "{:?}", a.events);
+        }
+        assert!((0..4).all(|token| a.outcome(token) == Some(Outcome::ConnLost)));
+        assert!(a.transport.abort(at_a).is_err(), "a stale id");
+        // What the peer sends now is nobody's.
+        let (from, source) = b.register(100);
+        source.fill(0, 100, 7).expect("inside");
+        let _ = b.transport.send(at_b, Token(1), &[slice(from, 0, 100)]);
+        until(&mut a, &mut b, "the peer's end", |_, b| b.has(Event::Closed(at_b)));
+        let mut bytes = [1; 100];
+        memory.copy_out(0, &mut bytes).expect("inside");
+        assert_eq!(bytes, [0; 100]);
+    }
+}

@@ -102,6 +102,12 @@ impl<T: Transport> Transport for Faulty<T> {
         known.inner.map_or(Ok(()), |inner| self.0.inner.close(inner))
     }
 
+    fn abort(&mut self, conn: ConnId) -> Result<(), Error> {
+        let known = self.0.conns.get_mut(conn).ok_or_else(|| Error::stale("abort", "connection"))?;
+        known.closing = true;
+        known.inner.map_or(Ok(()), |inner| self.0.inner.abort(inner))
+    }
+
     fn why(&self, conn: ConnId) -> Option<&Error> {
         if let Some(conn) = self.0.conns.get(conn) {
             return conn.why.as_ref().filter(|_| conn.lost);

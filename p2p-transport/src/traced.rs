@@ -25,6 +25,8 @@ pub enum Call {
     Connect(Option<ConnId>),
     /// `close`, and whether it was legal.
     Close(ConnId, bool),
+    /// `abort`, and whether it was legal.
+    Abort(ConnId, bool),
     /// `register`, and the region if there is one.
     Register(NicId, Option<RegionId>),
     /// `retire`, and whether it was legal.
@@ -225,6 +227,13 @@ impl<T: Transport> Transport for Traced<T> {
         let done = self.0.inner.close(conn);
         debug!(target: "p2p::transport", ?conn, ?done, "close");
         self.0.keep(Call::Close(conn, done.is_ok()));
+        done
+    }
+
+    fn abort(&mut self, conn: ConnId) -> Result<(), Error> {
+        let done = self.0.inner.abort(conn);
+        debug!(target: "p2p::transport", ?conn, ?done, "abort");
+        self.0.keep(Call::Abort(conn, done.is_ok()));
         done
     }
 

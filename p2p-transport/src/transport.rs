@@ -88,6 +88,17 @@ pub trait Transport: Send {
     /// [`Misuse`](crate::ErrorKind::Misuse) for a stale id (law 9).
     fn close(&mut self, conn: ConnId) -> Result<(), Error>;
 
+    /// As [`close`](Self::close), for a caller that waits for nothing of the peer any more: what it has not received
+    /// may be lost, also where its send was reported `Done`, and operations end as soon as the backend has let go of
+    /// their memory. A backend whose `close` agrees on nothing with the peer needs no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    fn abort(&mut self, conn: ConnId) -> Result<(), Error> {
+        self.close(conn)
+    }
+
     /// Why a connection ended or was never made, the peer's goodbye included. `None` while it lives, and if this
     /// end closed it. Known from its first `ConnLost`, or its `Closed`, until the next call of `accept` or
     /// `connect`.
@@ -189,6 +200,9 @@ macro_rules! forward {
             }
             fn close(&mut self, conn: ConnId) -> Result<(), Error> {
                 (**self).close(conn)
+            }
+            fn abort(&mut self, conn: ConnId) -> Result<(), Error> {
+                (**self).abort(conn)
             }
             fn why(&self, conn: ConnId) -> Option<&Error> {
                 (**self).why(conn)

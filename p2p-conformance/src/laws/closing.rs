@@ -11,8 +11,10 @@ pub(crate) fn close(rig: &mut Rig<'_>) {
     for closer in 0..2 {
         idle(rig, closer);
         rig.renew();
-        busy(rig, closer);
-        rig.renew();
+        for aborts in [false, true] {
+            busy(rig, closer, aborts);
+            rig.renew();
+        }
         last_message(rig, closer, true);
         rig.renew();
         last_message(rig, closer, false);
@@ -31,7 +33,7 @@ fn idle(rig: &mut Rig<'_>, closer: usize) {
 }
 
 /// A connection with operations that will never meet.
-fn busy(rig: &mut Rig<'_>, closer: usize) {
+fn busy(rig: &mut Rig<'_>, closer: usize, aborts: bool) {
     rig.connect();
     let length = rig.longest(20_000);
     let count = rig.depth(6);
@@ -53,8 +55,13 @@ fn busy(rig: &mut Rig<'_>, closer: usize) {
         rig.turn();
     }
     let works = rig.works.len();
-    rig.close(closer);
     let conn = rig.conn(closer);
+    if aborts {
+        let aborted = rig.transport(closer).abort(conn);
+        require!(rig, aborted.is_ok(), "expected abort of a live connection to work, and {aborted:?} came");
+    } else {
+        rig.close(closer);
+    }
     let slice = rig.works.iter().find(|work| work.end == closer).map(|work| work.slices[0]);
     let (accepted, _) = rig.batch(closer, &[(Side::Recv, 1, slice.into_iter().collect())]);
     rig.require_stop(accepted, Stop::Closed);
