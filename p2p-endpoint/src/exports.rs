@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use p2p_proto::frame::Refusal;
-use p2p_proto::id::{Epoch, RegionKey};
+use p2p_proto::id::{Epoch, LocalRegion, RegionKey};
 use p2p_proto::list::LocalRange;
 use p2p_proto::peer::Exports;
 use p2p_transport::{Error, ErrorKind};
@@ -51,6 +51,8 @@ pub struct ExportTable {
     free: Vec<u32>,
     /// Places in use, by the registration whose memory they open.
     of: BTreeSet<(MrId, u32)>,
+    /// Memory that opens to nobody for the time being.
+    held_back: Vec<LocalRegion>,
 }
 
 struct Place {
@@ -70,7 +72,7 @@ struct Open {
 impl ExportTable {
     /// No keys, in this life of the endpoint.
     pub const fn new(epoch: Epoch) -> Self {
-        Self { epoch, places: Vec::new(), free: Vec::new(), of: BTreeSet::new() }
+        Self { epoch, places: Vec::new(), free: Vec::new(), of: BTreeSet::new(), held_back: Vec::new() }
     }
 
     /// Opens a range to peers, until it is taken back. It is of this registration, and begins at this address.
@@ -130,6 +132,16 @@ impl ExportTable {
         all.len()
     }
 
+    /// These regions, and no others, open to nobody from here on, whatever the key.
+    pub fn hold_back(&mut self, regions: Vec<LocalRegion>) {
+        self.held_back = regions;
+    }
+
+    /// Whether a region is held back.
+    pub fn is_held_back(&self, region: LocalRegion) -> bool {
+        self.held_back.contains(&region)
+    }
+
     /// Keys that open something.
     pub fn len(&self) -> usize {
         self.of.len()
@@ -162,6 +174,9 @@ impl Exports for ExportTable {
         let inside = offset.checked_add(len).is_some_and(|end| end <= range.len);
         if !inside || !access.allows(write) {
             return Err(Refusal::OutOfRange);
+        }
+        if self.is_held_back(range.region) {
+            return Err(Refusal::Withdrawn);
         }
         Ok(LocalRange { region: range.region, offset: range.offset + offset, len })
     }

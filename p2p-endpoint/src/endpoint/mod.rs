@@ -204,7 +204,7 @@ impl Endpoint {
 
     /// Whether a link is up.
     pub fn is_up(&self, link: LinkId) -> bool {
-        self.shared().reports().up.contains(&link)
+        self.shared().look(|engine| engine.is_up(link))
     }
 
     /// Why a link ended; see [`Engine::why`].
@@ -318,9 +318,9 @@ impl Endpoint {
 
     /// Waits for the end of an operation. [`Status::Pending`] after the time: it goes on.
     ///
-    /// After [`Outcome::LinkLost`] its memory may still be read and written for a moment, until the transport has let go
-    /// of the lost link; after any other outcome it is the caller's again. Do not receive into it over another link before
-    /// [`dereg`](Self::dereg) and a new registration.
+    /// When it has ended, however it did, its memory is the caller's again. The exception is a transport that does not let
+    /// go of the memory of a lost link within [`Options::close_timeout`]: that is logged as an error, and the memory is
+    /// refused to new transfers until it has.
     pub fn wait(&self, id: OpId, timeout: Duration) -> Status {
         let ended = self.shared().wait(timeout, || match self.poll(id) {
             Status::Pending => None,

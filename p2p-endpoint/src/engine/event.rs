@@ -68,10 +68,11 @@ pub enum Event {
     Connected(LinkId),
     /// Somebody connected to this endpoint, and the link is up.
     Accepted(LinkId),
-    /// A link is over; each of its operations has ended before. [`Engine::why`](super::Engine::why) has the reason.
+    /// A link is over; each of its operations has ended before, and the peer's transfers touch no memory of this end any
+    /// more. [`Engine::why`](super::Engine::why) has the reason.
     ///
-    /// Its rails may still be closing: until they have, memory of operations that ended `LinkLost` may still be read and
-    /// written. Memory that is deregistered is dropped only afterwards.
+    /// A transport that does not let go of memory within [`Options::close_timeout`] is waited for no longer: that is
+    /// logged as an error, and the memory is refused to new transfers until it has.
     Closed(LinkId),
     /// An operation ended: exactly one for each that was taken.
     Ended {

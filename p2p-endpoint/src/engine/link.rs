@@ -83,6 +83,8 @@ pub(super) struct Link {
     pub(super) last_rail: Option<(usize, String)>,
     /// What its transfers have moved.
     pub(super) traffic: Traffic,
+    /// Its end was reported, if it is to be.
+    pub(super) concluded: bool,
     /// It waits for its turn in this poll.
     pub(super) queued: bool,
 }
@@ -107,6 +109,7 @@ impl Link {
             was_closed_there: false,
             last_rail: None,
             traffic: Traffic::default(),
+            concluded: false,
             queued: false,
         }
     }
@@ -114,6 +117,14 @@ impl Link {
     /// The peer in words.
     pub(super) fn name(&self) -> &str {
         name_of(self.peer.as_ref())
+    }
+
+    /// Whether no transfer of either end uses memory over it.
+    pub(super) fn is_quiet(&self) -> bool {
+        match &self.phase {
+            Phase::Up(peer) | Phase::Ending(Some(peer)) => peer.is_quiet(),
+            Phase::Greeting(_) | Phase::Railing | Phase::Ending(None) => true,
+        }
     }
 
     pub(super) fn rails_are(&self, state: RailState) -> bool {

@@ -228,8 +228,16 @@ impl Engine {
     pub(super) fn local_list(&self, parts: &[Part]) -> Result<Local, Error> {
         let mut list = Local::with_capacity(parts.len());
         for part in parts {
-            list.push(self.memories.part(part)?)
-                .map_err(|error| Error::misuse("start", error.to_string()))?;
+            let range = self.memories.part(part)?;
+            if self.exports.is_held_back(range.region) {
+                let text = format!(
+                    "the transport has not let go of memory of {:?} since a link was lost: deregister it and use other \
+                     memory, or wait",
+                    part.mr
+                );
+                return Err(Error::new(ErrorKind::Exhausted, "start", text));
+            }
+            list.push(range).map_err(|error| Error::misuse("start", error.to_string()))?;
         }
         Ok(list)
     }

@@ -246,6 +246,11 @@ impl Engine {
         self.links.is_empty()
     }
 
+    /// Whether a link is up: it was reported so, and has not begun to end.
+    pub fn is_up(&self, link: LinkId) -> bool {
+        self.links.get(link).is_some_and(|link| matches!(link.phase, Phase::Up(_)))
+    }
+
     /// Why a link ended or never came up; `None` while it lives, if this end closed it, and once its place is used
     /// again.
     pub fn why(&self, link: LinkId) -> Option<&Error> {
@@ -486,7 +491,7 @@ impl Engine {
                     let text = opening::too_late(link);
                     self.end(id, Some(Error::new(ErrorKind::Conn, "connect", text)));
                 }
-                (Phase::Ending(_), true) => self.forget(id),
+                (Phase::Ending(_), true) => self.give_up(id),
                 (Phase::Up(_), true) => self.rails_are_gone(id),
                 (Phase::Up(_), false) => self.enqueue(id),
                 (Phase::Greeting(_) | Phase::Railing | Phase::Ending(_), false) => {}

@@ -381,7 +381,7 @@ impl Engine {
             link.peer_takes = heard.map_err(strange)?.unwrap_or_default();
         }
         if !link.peer_takes.is_empty() && link.rails_are(RailState::Up) {
-            return self.is_up(id);
+            return self.comes_up(id);
         }
         if ended {
             return Err(lost(format!(
@@ -392,7 +392,7 @@ impl Engine {
         Ok(())
     }
 
-    fn is_up(&mut self, id: LinkId) -> Result<(), Error> {
+    fn comes_up(&mut self, id: LinkId) -> Result<(), Error> {
         let Self { links, transport, options, rails, out, exports, now, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
         let limits = |((here, takes), there): ((&RailHere, &Takes), u32)| {
@@ -445,6 +445,7 @@ impl Engine {
         let ends = link.stream.and_then(|stream| self.control.ends(stream));
         link.tell_end(link.address.or(ends.map(|(_, peer)| peer)), reason.as_ref());
         self.links_tally.ended(link.incoming, link.was_up, link.peer.is_some(), reason.is_some());
+        let closes_in_peace = reason.is_none();
         link.reason = reason;
         link.deadline = Some(self.now.after(self.options.close_timeout));
         link.phase = match core::mem::replace(&mut link.phase, Phase::Ending(None)) {
@@ -461,24 +462,68 @@ impl Engine {
             }
             Phase::Railing | Phase::Ending(_) => Phase::Ending(None),
         };
-        for rail in &link.rails {
-            if rail.state != RailState::Closed {
-                // It may have closed meanwhile.
-                let _ = self.transport.close(rail.conn);
-            }
+        // What landed is known by then, so that nothing is lost; what has not is waited for by nobody, and its memory is
+        // wanted back.
+        let closes_in_peace = closes_in_peace && link.is_quiet();
+        for rail in link.rails.iter().filter(|rail| rail.state != RailState::Closed) {
+            // It may have closed meanwhile.
+            let _ = match closes_in_peace {
+                true => self.transport.close(rail.conn),
+                false => self.transport.abort(rail.conn),
+            };
         }
         self.strangers.retain(|stranger| *stranger != id);
         self.report(id);
+        self.conclude(id);
+        self.enqueue(id);
+    }
+
+    /// Reports that a link is over, once no memory of its transfers is used any more.
+    fn conclude(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else { return };
-        // Whoever waits is told at once, although a transport may take a while to let go of the memory.
+        if link.is_quiet() && !std::mem::replace(&mut link.concluded, true) && (link.was_up || !link.incoming)
+        {
+            self.out.push_back(Event::Closed(id));
+        }
+    }
+
+    /// A link that ended has had its time. Whoever waits for its transfers is told; memory that the transport has not
+    /// let go of until now is opened to nobody until it has.
+    pub(super) fn give_up(&mut self, id: LinkId) {
+        self.close_stream(id);
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.deadline = None;
+        let held = match &link.phase {
+            Phase::Ending(Some(peer)) => peer.held(),
+            Phase::Greeting(_) | Phase::Railing | Phase::Up(_) | Phase::Ending(None) => Vec::new(),
+        };
+        if !held.is_empty() {
+            tracing::error!(
+                link = %link.name(),
+                regions = held.len(),
+                "the transport has not let go of the memory of a link that ended: it may still be written, and is refused \
+                 to new transfers until then; deregister it, or end the process if it stays so"
+            );
+        }
         while let Some(started) = link.tokens.pop() {
             link.has_ended(&started, super::LOST, &mut self.traffic);
             self.out.push_back(Event::Ended { link: id, token: started.token, outcome: super::LOST });
         }
-        if link.was_up || !link.incoming {
+        if !std::mem::replace(&mut link.concluded, true) && (link.was_up || !link.incoming) {
             self.out.push_back(Event::Closed(id));
         }
-        self.enqueue(id);
+        self.see_off(id);
+        self.hold_back();
+    }
+
+    /// Opens to nobody what links hold whose time is over.
+    fn hold_back(&mut self) {
+        let late = self.links.iter().filter(|(_, link)| link.deadline.is_none());
+        let held = late.filter_map(|(_, link)| match &link.phase {
+            Phase::Ending(Some(peer)) => Some(peer.held()),
+            Phase::Greeting(_) | Phase::Railing | Phase::Up(_) | Phase::Ending(None) => None,
+        });
+        self.exports.hold_back(held.flatten().collect());
     }
 
     /// Says the last words, and forgets the link when everything of it is closed.
@@ -492,9 +537,14 @@ impl Engine {
             }
         }
         self.report(id);
+        self.conclude(id);
         let Some(link) = self.links.get(id) else { return };
+        let was_late = link.deadline.is_none();
         if link.stream.is_none() && link.rails_are(RailState::Closed) {
             self.forget(id);
+        }
+        if was_late {
+            self.hold_back();
         }
     }
 
@@ -504,15 +554,9 @@ impl Engine {
         self.control.close(stream);
     }
 
-    /// Forgets a link, whatever is left of it.
-    pub(super) fn forget(&mut self, id: LinkId) {
-        self.close_stream(id);
+    /// Forgets a link of which nothing is left.
+    fn forget(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(id) else { return };
-        for rail in &link.rails {
-            if self.rail_of(rail.conn).is_some() {
-                self.rails_of[rail.conn.index()] = None;
-            }
-        }
         let at = p2p_transport::Id::index(id);
         self.reasons[at] = link.reason.take().map(|reason| (id, reason));
     }

@@ -369,7 +369,7 @@ impl Sim {
             return;
         };
         let Outcome::Done { bytes } = outcome else {
-            self.free(who, &op, outcome);
+            self.free(who, &op);
             return;
         };
         self.ran.done += 1;
@@ -386,12 +386,9 @@ impl Sim {
         }
     }
 
-    /// The memory of a read that failed is the caller's again, unless the whole link went: nobody writes there any more.
-    fn free(&mut self, who: usize, op: &Op, outcome: Outcome) {
+    /// The memory of a read that failed is the caller's again: nobody writes there any more.
+    fn free(&mut self, who: usize, op: &Op) {
         let Some((to, target, offset)) = op.lands.filter(|(to, ..)| op.reads && *to == who) else { return };
-        if matches!(outcome, Outcome::LinkLost | Outcome::Abandoned) {
-            return;
-        }
         let target = &mut self.people[to].targets[target];
         target.memory.fill(offset, op.len as usize, POISON).expect("in bounds");
         target.touched.retain(|(at, _)| *at != offset);

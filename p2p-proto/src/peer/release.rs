@@ -22,4 +22,19 @@ impl Peer {
         let mut entries = self.table.handles().into_iter().filter_map(|handle| self.table.get(handle));
         entries.any(|entry| entry.uses(region))
     }
+
+    /// The regions that it [holds](Self::holds), each once.
+    pub fn held(&self) -> Vec<LocalRegion> {
+        let entries = self.table.handles().into_iter().filter_map(|handle| self.table.get(handle));
+        let mut held: Vec<LocalRegion> =
+            entries.flat_map(|entry| entry.local.ranges()).map(|range| range.region).collect();
+        held.sort_unstable_by_key(|region| region.0);
+        held.dedup();
+        held
+    }
+
+    /// Whether no transfer is left: with a link that is over, no message of one is with the transport any more.
+    pub const fn is_quiet(&self) -> bool {
+        self.table.len() == 0
+    }
 }
