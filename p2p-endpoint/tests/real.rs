@@ -3,6 +3,10 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use p2p_endpoint::endpoint::{Endpoint, Progress, Status};
@@ -193,6 +197,14 @@ fn accept_can_be_stopped_and_connect_says_why_it_failed() {
         assert!(waits.join().expect("fine").expect("alive").is_none());
         assert!(begin.elapsed() < PATIENCE / 2);
     });
+    // Said while nobody waits, it is for the next one who does, and for no other.
+    let begin = Instant::now();
+    here.stop_accept();
+    assert!(here.accept(PATIENCE).expect("alive").is_none());
+    assert!(begin.elapsed() < PATIENCE / 2);
+    let begin = Instant::now();
+    assert!(here.accept(Duration::from_millis(30)).expect("alive").is_none());
+    assert!(begin.elapsed() >= Duration::from_millis(30));
     let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let error = here.connect(nobody, PATIENCE).expect_err("nobody listens");
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
@@ -220,6 +232,61 @@ fn an_end_can_be_awaited() {
         outcomes.iter().all(|outcome| *outcome == Some(Outcome::Done { bytes: 1 << 20 })),
         "{outcomes:?}"
     );
+}
+
+/// An executor may go on with a task inside of the call that wakes it.
+#[test]
+fn who_is_woken_may_use_the_endpoint_at_once() {
+    struct Asks(Endpoint, AtomicBool);
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            assert_eq!(self.0.counters().links.accepted, 0);
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+    let (here, link, there, back) = pair(Progress::Thread);
+    let (local, remote) = (area(&here, 64, 1), area(&there, 64, 2));
+    let id = here.start(link, &[Part { mr: local.mr, offset: 0, len: 64 }], Request::Recv).expect("started");
+    let asks = Arc::new(Asks(here.clone(), AtomicBool::new(false)));
+    let waker = asks.clone().into();
+    let mut ending = here.ending(id);
+    assert!(Pin::new(&mut ending).poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut second = here.ending(id);
+    let second = Pin::new(&mut second).poll(&mut Context::from_waker(&waker));
+    assert_eq!(second, Poll::Ready(None), "one future waits for an operation");
+    there.start(back, &[Part { mr: remote.mr, offset: 0, len: 64 }], Request::Send).expect("started");
+    let begin = Instant::now();
+    while !asks.1.load(Ordering::SeqCst) {
+        assert!(begin.elapsed() < PATIENCE, "whoever wakes holds what the waker needs");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let end = Pin::new(&mut ending).poll(&mut Context::from_waker(&waker));
+    assert_eq!(end, Poll::Ready(Some(Outcome::Done { bytes: 64 })));
+}
+
+#[test]
+fn a_peer_that_names_too_many_counters_is_no_friend() {
+    let (here, link, there, back) = pair(Progress::Thread);
+    let (local, remote) = (area(&here, 1, 1), area(&there, 1, 2));
+    let far = item(&there, &remote, 0, 1);
+    let part = Part { mr: local.mr, offset: 0, len: 1 };
+    let count = |counter| {
+        let write = Request::Write { into: &[far], counter: Some(counter) };
+        here.run(link, &[part], write, PATIENCE)
+    };
+    for counter in 0..4096 {
+        assert_eq!(count(counter).expect("started"), Some(Outcome::Done { bytes: 1 }), "{counter}");
+    }
+    assert_eq!(count(7).expect("started"), Some(Outcome::Done { bytes: 1 }), "one that is known");
+    assert!(there.is_up(back));
+    // Whether it hears of its end or not, the link is closed there.
+    let _ = count(4096);
+    let begin = Instant::now();
+    while here.is_up(link) || there.is_up(back) {
+        assert!(begin.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(there.counter(back, 7), 2);
 }
 
 #[test]

@@ -115,6 +115,47 @@ fn four_nics_finish_together() {
     assert!(unequal <= 1.10, "with one NIC at a quarter of its speed {unequal:.3}");
 }
 
+/// Whoever drives an engine says where memory is dropped that nothing uses any more.
+#[test]
+fn memory_that_is_gone_is_its_drivers_to_drop() {
+    let mut pair = Pair::new(Settings::plugin(), 1);
+    let memory = filled(100, 1);
+    let (outer, inner) = (pair.reg(0, &memory), pair.reg(0, &memory));
+    pair.engines[0].dereg(inner).expect("registered");
+    assert_eq!(memory.owners(), 3, "nothing was dropped");
+    assert_eq!(pair.engines[0].take_gone().len(), 1);
+    assert_eq!(memory.owners(), 2);
+    pair.engines[0].dereg(outer).expect("registered");
+    pair.poll();
+    assert_eq!(memory.owners(), 2, "nothing uses it, and it is not dropped");
+    drop(pair.engines[0].take_gone());
+    assert_eq!(memory.owners(), 1);
+    let outer = pair.reg(0, &memory);
+    pair.engines[0].dereg(outer).expect("registered");
+    pair.until("what is not taken is dropped", |_| memory.owners() == 1);
+}
+
+/// What peers open takes no place of what this end opens, and the other way round.
+#[test]
+fn those_who_come_leave_room_for_those_who_are_asked() {
+    let mut pair = Pair::with(1, Settings::plugin(), &[&[NicModel::FAST], &[NicModel::FAST]], |options| {
+        options.most_links = 2;
+    });
+    for _ in 0..2 {
+        pair.connect(0, 1);
+    }
+    let doors = [pair.door(0), pair.door(1)];
+    let refused = pair.engines[0].connect(doors[1]).expect_err("it has two");
+    assert!(refused.text().contains("has opened 2 links"), "{refused}");
+    let (first, _) = pair.connect(1, 0);
+    pair.engines[1].close(first).expect("it is up");
+    pair.until("its end", |pair| !pair.engines[1].is_up(first) && pair.said[1].closed.len() == 1);
+    for _ in 0..2 {
+        pair.connect(1, 0);
+    }
+    assert!(pair.engines[1].connect(doors[0]).is_err());
+}
+
 /// More come at once than are let in at once.
 #[test]
 fn a_crowd_at_the_door_is_let_in_whole() {

@@ -19,8 +19,8 @@ pub struct Ending {
 }
 
 impl Ending {
-    pub(super) const fn new(shared: Arc<Shared>, id: OpId) -> Self {
-        Self { shared, id: Some(id) }
+    pub(super) const fn new(shared: Arc<Shared>, id: Option<OpId>) -> Self {
+        Self { shared, id }
     }
 }
 

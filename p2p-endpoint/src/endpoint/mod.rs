@@ -131,20 +131,17 @@ impl Endpoint {
     /// is over; the text says which.
     pub fn connect(&self, to: SocketAddr, timeout: Duration) -> Result<LinkId, Error> {
         self.shared().check()?;
-        let link = self.shared().with(|engine| engine.connect(to))?;
-        let found = self.shared().wait(timeout, || {
-            let mut reports = self.shared().reports();
-            if reports.up.contains(&link) {
-                return Some(Ok(link));
-            }
-            let at = reports.over.iter().position(|(over, _)| *over == link)?;
-            Some(Err(reports.over.remove(at).and_then(|(_, why)| why)))
-        });
+        let link = self.shared().with(|engine| {
+            let link = engine.connect(to)?;
+            self.shared().reports().opening.insert(link, None);
+            Ok(link)
+        })?;
+        let found = self
+            .shared()
+            .wait(timeout, || self.shared().reports().opening.get_mut(&link).and_then(Option::take));
+        self.shared().reports().opening.remove(&link);
         match found {
-            Some(Ok(link)) => Ok(link),
-            Some(Err(why)) => {
-                Err(why.unwrap_or_else(|| Error::new(ErrorKind::Conn, "connect", "it was closed here")))
-            }
+            Some(came) => came.map(|()| link),
             None => {
                 let missing = self.shared().look(|engine| engine.missing(link));
                 // It may have come up, or ended, at this moment.
@@ -156,21 +153,27 @@ impl Endpoint {
         }
     }
 
-    /// The next peer that has connected. `None` after the time, or when [`stop_accept`](Self::stop_accept) is called.
+    /// The next peer that has connected. `None` after the time, or if [`stop_accept`](Self::stop_accept) says so.
     ///
     /// # Errors
     ///
     /// [`Device`](ErrorKind::Device) if the endpoint cannot be used any more.
     pub fn accept(&self, timeout: Duration) -> Result<Option<Accepted>, Error> {
+        let Some(entered) = self.shared().reports().stops.enter() else { return Ok(None) };
+        let accepted = self.accept_since(entered, timeout);
+        self.shared().reports().stops.leave();
+        accepted
+    }
+
+    fn accept_since(&self, entered: u64, timeout: Duration) -> Result<Option<Accepted>, Error> {
         let begin = Instant::now();
-        let stops = self.shared().reports().stops;
         loop {
             let left = timeout.saturating_sub(begin.elapsed());
             let found = self.shared().wait(left, || {
                 let mut reports = self.shared().reports();
                 match reports.accepted.pop_front() {
                     Some(link) => Some(Some(link)),
-                    None if reports.stops != stops => Some(None),
+                    None if reports.stops.has_come(entered) => Some(None),
                     None => None,
                 }
             });
@@ -187,9 +190,10 @@ impl Endpoint {
         }
     }
 
-    /// Makes every [`accept`](Self::accept) that waits return at once.
+    /// Makes every [`accept`](Self::accept) that waits return at once; if none does, the next one, so that it does not
+    /// matter which of the two comes first.
     pub fn stop_accept(&self) {
-        self.shared().reports().stops += 1;
+        self.shared().reports().stops.say();
         self.shared().wake_all();
     }
 
@@ -281,7 +285,7 @@ impl Endpoint {
             Ok(()) => Ok(id),
             Err(error) => {
                 // It did not begin: its slot is free again.
-                self.shared().slots.end(id, Outcome::LinkLost);
+                drop(self.shared().slots.end(id, Outcome::LinkLost));
                 self.detach(id);
                 Err(error)
             }
@@ -334,8 +338,10 @@ impl Endpoint {
         self.shared().slots.detach(id);
     }
 
-    /// The end of an operation, to be awaited. Dropping it detaches the operation, which goes on.
+    /// The end of an operation, to be awaited. Dropping it detaches the operation, which goes on. One future can wait
+    /// for an operation: another of the same id resolves to `None` at once.
     pub fn ending(&self, id: OpId) -> Ending {
+        let id = self.shared().slots.claim(id).then_some(id);
         Ending::new(self.inner.shared.clone(), id)
     }
 

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use p2p_memory::Memory;
 use p2p_transport::{Error, ErrorKind, Next, Now};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -32,17 +34,49 @@ const HANDOVER: Duration = Duration::from_millis(1);
 pub(super) struct Reports {
     /// Links that came from peers and were not taken.
     pub(super) accepted: VecDeque<LinkId>,
-    /// Links that are up.
-    pub(super) up: Vec<LinkId>,
-    /// Links that this end opened and that ended, with the reason, until whoever opened them asks.
-    pub(super) over: VecDeque<(LinkId, Option<Error>)>,
+    /// Links that somebody opens and waits for, and what became of them.
+    pub(super) opening: BTreeMap<LinkId, Option<Result<(), Error>>>,
     pub(super) notifications: VecDeque<(LinkId, Bytes)>,
     /// What is kept of each link: of those that are up, and of the latest that ended.
     kept: BTreeMap<LinkId, Kept>,
     /// Links of `kept` that ended, oldest first.
     ended: VecDeque<LinkId>,
-    /// Incremented by `stop_accept`; who waits in `accept` leaves.
-    pub(super) stops: u64,
+    pub(super) stops: Stops,
+}
+
+/// Who waits for peers, and is told to leave.
+#[derive(Debug, Default)]
+pub(super) struct Stops {
+    waiting: usize,
+    /// How often those who waited were told.
+    times: u64,
+    /// Nobody waited when it was said: the next one who comes leaves.
+    is_left: bool,
+}
+
+impl Stops {
+    /// Somebody begins to wait. `None`: they leave at once.
+    pub(super) fn enter(&mut self) -> Option<u64> {
+        if std::mem::take(&mut self.is_left) {
+            return None;
+        }
+        self.waiting += 1;
+        Some(self.times)
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Whether whoever [came in](Self::enter) then was told to leave.
+    pub(super) const fn has_come(&self, since: u64) -> bool {
+        self.times != since
+    }
+
+    pub(super) const fn say(&mut self) {
+        self.times += 1;
+        self.is_left = self.waiting == 0;
+    }
 }
 
 /// What is kept of one link until somebody asks.
@@ -140,6 +174,8 @@ pub(super) struct Shared {
     driven: AtomicBool,
     pub(super) slots: Slots,
     reports: Mutex<Reports>,
+    /// Who is to be woken, once the engine is free: a waker may run code that asks it for something.
+    to_wake: Mutex<Vec<Waker>>,
     told: Mutex<Told>,
     changed: Condvar,
     /// What whoever drives sleeps on: the transport's, the control streams', and the bed's, which others write to.
@@ -166,6 +202,7 @@ impl Shared {
             driven: AtomicBool::new(false),
             slots: Slots::new(slots),
             reports: Mutex::default(),
+            to_wake: Mutex::default(),
             told: Mutex::default(),
             changed: Condvar::new(),
             thread: Bed::new()?,
@@ -191,6 +228,21 @@ impl Shared {
         })
     }
 
+    fn to_wake(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.to_wake.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes those of whose operations the end was found. The engine is free: a waker, or the owner of memory, may run
+    /// code that asks it for something.
+    fn wake_those(&self, gone: Vec<Box<dyn Memory>>) {
+        drop(gone);
+        loop {
+            // Taken one by one, so that a waker that comes back here finds the lock free.
+            let Some(waker) = self.to_wake().pop() else { return };
+            waker.wake();
+        }
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -210,7 +262,7 @@ impl Shared {
             tracing::error!(
                 "the engine of an endpoint panicked: all its operations end, and it cannot be used any more"
             );
-            self.slots.end_all();
+            self.to_wake().extend(self.slots.end_all());
             self.tell();
         }
     }
@@ -222,8 +274,10 @@ impl Shared {
         let answer = ask(&mut engine);
         engine.begin();
         self.pass_on(&mut engine);
+        let gone = engine.take_gone();
         drop(engine);
         self.wake_up();
+        self.wake_those(gone);
         answer
     }
 
@@ -274,7 +328,11 @@ impl Shared {
         while let Some(event) = engine.next_event() {
             told = true;
             match event {
-                Event::Ended { token, outcome, .. } => self.slots.end(OpId::from_number(token.0), outcome),
+                Event::Ended { token, outcome, .. } => {
+                    if let Some(waker) = self.slots.end(OpId::from_number(token.0), outcome) {
+                        self.to_wake().push(waker);
+                    }
+                }
                 other @ (Event::Connected(_)
                 | Event::Accepted(_)
                 | Event::Closed(_)
@@ -290,18 +348,18 @@ impl Shared {
     fn take(&self, engine: &mut Engine, event: Event) {
         let mut reports = self.reports();
         match event {
-            Event::Connected(link) => reports.up.push(link),
-            Event::Accepted(link) => {
-                reports.up.push(link);
-                reports.accepted.push_back(link);
+            Event::Connected(link) => {
+                if let Some(opening) = reports.opening.get_mut(&link) {
+                    *opening = Some(Ok(()));
+                }
             }
+            Event::Accepted(link) => reports.accepted.push_back(link),
             Event::Closed(link) => {
-                reports.up.retain(|one| *one != link);
                 reports.accepted.retain(|one| *one != link);
                 reports.link_ended(link);
-                reports.over.push_back((link, engine.why(link).cloned()));
-                if reports.over.len() > MOST_ENDS {
-                    reports.over.pop_front();
+                if let Some(opening) = reports.opening.get_mut(&link) {
+                    let closed = || Error::new(ErrorKind::Conn, "connect", "it was closed here");
+                    *opening = Some(Err(engine.why(link).cloned().unwrap_or_else(closed)));
                 }
             }
             Event::Notified { link, bytes } => {
@@ -407,7 +465,11 @@ impl Shared {
             std::thread::yield_now();
         }
         let mut engine = self.lock();
-        self.poll(&mut engine)
+        let next = self.poll(&mut engine);
+        let gone = engine.take_gone();
+        drop(engine);
+        self.wake_those(gone);
+        next
     }
 
     /// Sleeps after a round, if that says so. Before sleeping one more round is made, so that whoever asked the

@@ -61,6 +61,8 @@ struct Slot {
     /// The packed outcome; written before the state says ended.
     outcome: AtomicU64,
     waker: AtomicWaker,
+    /// The generation that a future waits for.
+    awaited: AtomicU64,
 }
 
 const fn word(generation: u32, state: u64) -> u64 {
@@ -80,6 +82,7 @@ impl Slots {
             word: AtomicU64::new(word(1, FREE)),
             outcome: AtomicU64::new(0),
             waker: AtomicWaker::new(),
+            awaited: AtomicU64::new(0),
         };
         let free = ArrayQueue::new(count as usize);
         for index in 0..count {
@@ -106,9 +109,10 @@ impl Slots {
         Some(OpId::new(index, generation))
     }
 
-    /// The operation ended. What has nobody who asks is forgotten.
-    pub(super) fn end(&self, id: OpId, outcome: Outcome) {
-        let Some(slot) = self.slots.get(id.index()) else { return };
+    /// The operation ended; returns whom to wake. What has nobody who asks is forgotten.
+    #[must_use = "it has to be woken"]
+    pub(super) fn end(&self, id: OpId, outcome: Outcome) -> Option<Waker> {
+        let slot = self.slots.get(id.index())?;
         let pending = word(id.generation(), PENDING);
         // Whoever drives the engine ends operations, one after another: nobody else writes this.
         if slot.word.load(Ordering::Acquire) == pending {
@@ -116,26 +120,52 @@ impl Slots {
         }
         let ended = word(id.generation(), ENDED);
         match slot.word.compare_exchange(pending, ended, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => slot.waker.wake(),
-            Err(found) if found == word(id.generation(), DETACHED) => self.give_back(id),
-            Err(_) => {}
+            Ok(_) => slot.waker.take(),
+            Err(found) if found == word(id.generation(), DETACHED) => {
+                drop(self.give_back(id));
+                None
+            }
+            Err(_) => None,
         }
     }
 
-    /// Ends what is under way: its link is lost.
-    pub(super) fn end_all(&self) {
-        for (slot, index) in self.slots.iter().zip(0..) {
+    /// Ends what is under way: its link is lost. Returns whom to wake.
+    #[must_use = "they have to be woken"]
+    pub(super) fn end_all(&self) -> Vec<Waker> {
+        let end = |(slot, index): (&Slot, u32)| {
             let generation = (slot.word.load(Ordering::Acquire) >> 2) as u32;
-            self.end(OpId::new(index, generation), Outcome::LinkLost);
-        }
+            self.end(OpId::new(index, generation), Outcome::LinkLost)
+        };
+        self.slots.iter().zip(0..).filter_map(end).collect()
     }
 
-    /// What is known of it. The outcome is taken by whoever asks first.
+    /// What is known of it. The outcome is taken by whoever asks first; a future that waits for it is woken, and finds
+    /// that it is gone.
     pub(super) fn poll(&self, id: OpId) -> Status {
-        let Some(slot) = self.slots.get(id.index()) else { return Status::Unknown };
+        let (status, waits) = self.take_end(id);
+        if let Some(waker) = waits {
+            waker.wake();
+        }
+        status
+    }
+
+    /// A future begins to wait for this operation. False if another one does: there is one waker.
+    pub(super) fn claim(&self, id: OpId) -> bool {
+        let generation = u64::from(id.generation());
+        self.slots.get(id.index()).is_some_and(|slot| {
+            // The slot of a stale id is not touched.
+            let known = slot.word.load(Ordering::Acquire) >> 2;
+            known == generation && slot.awaited.swap(generation, Ordering::AcqRel) != generation
+        })
+    }
+
+    /// What is known of it, and who waits for the outcome if that was taken.
+    fn take_end(&self, id: OpId) -> (Status, Option<Waker>) {
+        let unknown = (Status::Unknown, None);
+        let Some(slot) = self.slots.get(id.index()) else { return unknown };
         let found = slot.word.load(Ordering::Acquire);
         if found == word(id.generation(), PENDING) {
-            return Status::Pending;
+            return (Status::Pending, None);
         }
         let ended = word(id.generation(), ENDED);
         let outcome = slot.outcome.load(Ordering::Relaxed);
@@ -144,20 +174,20 @@ impl Slots {
         if found != ended
             || slot.word.compare_exchange(ended, taken, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
-            return Status::Unknown;
+            return unknown;
         }
-        self.give_back(id);
-        Status::Ended(unpack(outcome))
+        let waits = self.give_back(id);
+        (Status::Ended(unpack(outcome)), waits)
     }
 
     /// As [`poll`](Self::poll), and wakes `waker` when there is an outcome.
     pub(super) fn poll_with(&self, id: OpId, waker: &Waker) -> Poll<Status> {
         // The slot of a stale id may be another operation's by now, whose waker has to stay.
-        match (self.poll(id), self.slots.get(id.index())) {
+        match (self.take_end(id).0, self.slots.get(id.index())) {
             (Status::Pending, Some(slot)) => slot.waker.register(waker),
             (status, _) => return Poll::Ready(status),
         }
-        match self.poll(id) {
+        match self.take_end(id).0 {
             Status::Pending => Poll::Pending,
             status @ (Status::Ended(_) | Status::Unknown) => Poll::Ready(status),
         }
@@ -173,13 +203,15 @@ impl Slots {
         }
     }
 
-    fn give_back(&self, id: OpId) {
+    /// The slot is free; returns the waker of a future that still waits.
+    fn give_back(&self, id: OpId) -> Option<Waker> {
         let slot = &self.slots[id.index()];
-        drop(slot.waker.take());
+        let waits = slot.waker.take();
         let next = id.generation().wrapping_add(1) & (u32::MAX >> 2);
         slot.word.store(word(next.max(1), FREE), Ordering::Release);
         // There is room: it came from there.
         let _ = self.free.push(id.index() as u32);
+        waits
     }
 }
 
@@ -250,13 +282,13 @@ mod tests {
         let id = slots.take().expect("one");
         assert!(slots.take().is_none());
         assert_eq!(slots.poll(id), Status::Pending);
-        slots.end(id, DONE);
-        slots.end(id, Outcome::LinkLost);
+        drop(slots.end(id, DONE));
+        drop(slots.end(id, Outcome::LinkLost));
         assert_eq!(slots.poll(id), Status::Ended(DONE), "the first end counts");
         assert_eq!(slots.poll(id), Status::Unknown);
         let next = slots.take().expect("again");
         assert_ne!(next, id);
-        slots.end(id, DONE);
+        drop(slots.end(id, DONE));
         assert_eq!(slots.poll(next), Status::Pending, "a stale id ends nothing");
         assert_eq!(slots.poll(OpId::from_number(u64::MAX)), Status::Unknown);
     }
@@ -267,9 +299,9 @@ mod tests {
         let id = slots.take().expect("one");
         slots.detach(id);
         assert!(slots.take().is_none(), "it is still under way");
-        slots.end(id, DONE);
+        drop(slots.end(id, DONE));
         let id = slots.take().expect("it ended");
-        slots.end(id, DONE);
+        drop(slots.end(id, DONE));
         slots.detach(id);
         assert_eq!(slots.in_use(), 0);
     }
@@ -286,15 +318,53 @@ mod tests {
         let (waits, stale) = (flag(), flag());
         let slots = Slots::new(1);
         let old = slots.take().expect("one");
-        slots.end(old, DONE);
+        drop(slots.end(old, DONE));
         assert_eq!(slots.poll(old), Status::Ended(DONE));
         let new = slots.take().expect("again");
         assert_eq!(slots.poll_with(new, &waits.clone().into()), Poll::Pending);
         assert_eq!(slots.poll_with(old, &stale.clone().into()), Poll::Ready(Status::Unknown));
-        slots.end(new, DONE);
+        slots.end(new, DONE).expect("it waits").wake();
         assert!(waits.0.load(Ordering::SeqCst), "it is woken");
         assert!(!stale.0.load(Ordering::SeqCst));
         assert_eq!(slots.poll_with(new, &waits.into()), Poll::Ready(Status::Ended(DONE)));
+    }
+
+    #[test]
+    fn a_future_is_woken_when_another_takes_the_end() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+        let slots = Slots::new(1);
+        let id = slots.take().expect("one");
+        assert_eq!(slots.poll_with(id, &count.clone().into()), Poll::Pending);
+        // It is polled for the end, and before it was: somebody else has asked.
+        let waker = slots.end(id, DONE).expect("it waits");
+        assert_eq!(slots.poll_with(id, &count.clone().into()), Poll::Ready(Status::Ended(DONE)));
+        drop(waker);
+        let id = slots.take().expect("one");
+        assert_eq!(slots.poll_with(id, &count.clone().into()), Poll::Pending);
+        let _unused = slots.end(id, DONE);
+        slots.slots[id.index()].waker.register(&count.clone().into());
+        assert_eq!(slots.poll(id), Status::Ended(DONE));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!(slots.poll_with(id, &count.into()), Poll::Ready(Status::Unknown));
+    }
+
+    #[test]
+    fn one_future_waits_for_an_operation() {
+        let slots = Slots::new(1);
+        let id = slots.take().expect("one");
+        assert!(slots.claim(id));
+        assert!(!slots.claim(id));
+        assert!(!slots.claim(OpId::from_number(u64::MAX)));
+        drop(slots.end(id, DONE));
+        assert_eq!(slots.poll(id), Status::Ended(DONE));
+        assert!(!slots.claim(id), "a stale id");
+        assert!(slots.claim(slots.take().expect("again")));
     }
 
     #[test]
@@ -306,7 +376,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for id in hears {
-                    slots.end(id, DONE);
+                    drop(slots.end(id, DONE));
                 }
             });
             for detaches in [false, true] {

@@ -120,7 +120,7 @@ pub struct Options {
     pub caps: Caps,
     /// What peers have to know, if anything.
     pub secret: Secret,
-    /// Links that come up or are up at most.
+    /// Links at most that this end has opened, and as many that peers have: neither takes the others' places.
     pub most_links: usize,
 }
 

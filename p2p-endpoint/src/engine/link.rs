@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Whether the peer may go on speaking.
+    pub(super) fn hears(&self) -> bool {
+        matches!(&self.phase, Phase::Up(peer) if peer.wants_control())
+    }
+
     pub(super) fn rails_are(&self, state: RailState) -> bool {
         self.rails.iter().all(|rail| rail.state == state)
     }

@@ -39,13 +39,25 @@ pub(super) struct Memories {
     /// For what is received and thrown away, by position of the rail: the region and its bytes.
     thrown: Vec<Option<(RegionId, u32)>>,
     leaving: usize,
+    /// A message or a link has ended since somebody looked whether memory that leaves is still used.
+    pub(super) may_go: bool,
+    /// What nothing uses any more. Whoever drops it may run code of the caller's.
+    gone: Vec<Box<dyn Memory>>,
 }
 
 impl Memories {
     pub(super) fn new(nics: impl Iterator<Item = NicId>) -> Self {
         let nics: Vec<NicId> = nics.collect();
         let thrown = vec![None; nics.len()];
-        Self { registry: Registry::new(), nics, places: Vec::new(), thrown, leaving: 0 }
+        Self {
+            registry: Registry::new(),
+            nics,
+            places: Vec::new(),
+            thrown,
+            leaving: 0,
+            may_go: false,
+            gone: Vec::new(),
+        }
     }
 
     /// The region on the NIC of a rail, unless it is gone.
@@ -78,6 +90,10 @@ impl Memories {
         Some(Slice { region, offset: 0, len: bytes })
     }
 
+    pub(super) fn take_gone(&mut self) -> Vec<Box<dyn Memory>> {
+        std::mem::take(&mut self.gone)
+    }
+
     pub(super) fn part(&self, part: &Part) -> Result<LocalRange, Error> {
         self.registry.part(part.mr, part.offset, part.len)
     }
@@ -89,7 +105,11 @@ impl Memories {
         transport: &mut dyn Transport,
         memory: Box<dyn Memory>,
     ) -> Result<MrId, Error> {
-        match self.registry.register(memory).map_err(|refused| refused.error)? {
+        let registered = self.registry.register(memory).map_err(|refused| {
+            self.gone.push(refused.memory);
+            refused.error
+        })?;
+        match registered {
             Registered::Shared { mr, .. } => Ok(mr),
             Registered::New { mr, region, memory } => match place(transport, &self.nics, &memory) {
                 Ok(place) => {
@@ -103,7 +123,7 @@ impl Memories {
                 Err(error) => {
                     // It was given out a moment ago, and nothing uses it.
                     let _ = self.registry.deregister(mr);
-                    drop(self.registry.retired(region));
+                    self.gone.extend(self.registry.retired(region));
                     Err(error)
                 }
             },
@@ -114,7 +134,7 @@ impl Memories {
     fn dereg(&mut self, mr: MrId) -> Result<Option<LocalRegion>, Error> {
         match self.registry.deregister(mr)? {
             Deregistered::Shared { memory } => {
-                drop(memory);
+                self.gone.extend(memory);
                 Ok(None)
             }
             Deregistered::Last { region } => {
@@ -129,7 +149,7 @@ impl Memories {
 
     /// Takes regions from their NICs that no link holds any more.
     pub(super) fn let_go(&mut self, transport: &mut dyn Transport, is_held: impl Fn(LocalRegion) -> bool) {
-        if self.leaving == 0 {
+        if !std::mem::take(&mut self.may_go) || self.leaving == 0 {
             return;
         }
         for (number, place) in (0..).zip(&mut self.places) {
@@ -151,7 +171,7 @@ impl Memories {
 
     /// A NIC has let go of a region. The memory of one that no NIC has any more is dropped.
     pub(super) fn retired(&mut self, transport: &mut dyn Transport, region: RegionId) {
-        drop(transport.reclaim(region));
+        self.gone.extend(transport.reclaim(region));
         let found = (0..).zip(&mut self.places).find_map(|(number, place)| {
             let of = place.as_mut().filter(|place| place.regions.contains(&region))?;
             let State::Retiring(left) = &mut of.state else { return None };
@@ -160,7 +180,7 @@ impl Memories {
         });
         if let Some(number) = found {
             self.places[number as usize] = None;
-            drop(self.registry.retired(LocalRegion(number)));
+            self.gone.extend(self.registry.retired(LocalRegion(number)));
         }
     }
 }
@@ -202,6 +222,7 @@ impl Engine {
                     self.enqueue(link);
                 }
             }
+            self.memories.may_go = true;
         }
         self.let_memory_go();
         Ok(())

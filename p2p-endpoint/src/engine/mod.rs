@@ -107,6 +107,8 @@ pub struct Engine {
     /// Links that have something to do.
     queue: VecDeque<LinkId>,
     turn: VecDeque<LinkId>,
+    /// Links that peers have opened.
+    incoming: usize,
     /// Incoming links that have not shown who they are, oldest first.
     strangers: VecDeque<LinkId>,
     out: VecDeque<Event>,
@@ -179,6 +181,7 @@ impl Engine {
             heard: Vec::with_capacity(CONTROL_EVENTS),
             queue: VecDeque::new(),
             turn: VecDeque::new(),
+            incoming: 0,
             strangers: VecDeque::new(),
             out: VecDeque::new(),
             reasons: Vec::new(),
@@ -209,8 +212,9 @@ impl Engine {
     ///
     /// [`Exhausted`](ErrorKind::Exhausted) if there are too many links, or what the system refused at once.
     pub fn connect(&mut self, to: SocketAddr) -> Result<LinkId, Error> {
-        if self.links.len() >= self.options.most_links {
-            let text = format!("there are {} links already; close some", self.links.len());
+        let opened = self.links.len() - self.incoming;
+        if opened >= self.options.most_links {
+            let text = format!("this end has opened {opened} links already; close some");
             return Err(Error::new(ErrorKind::Exhausted, "connect", text));
         }
         let stream = self.control.connect(to)?;
@@ -312,6 +316,12 @@ impl Engine {
         self.take_memory_back(mr)
     }
 
+    /// Registered memory that nothing uses any more, for the caller to drop where code that runs then may call this
+    /// engine's owner back. What is not taken is dropped by the next poll.
+    pub fn take_gone(&mut self) -> Vec<Box<dyn Memory>> {
+        self.memories.take_gone()
+    }
+
     /// Opens a part of registered memory to peers, and returns what to hand to them.
     ///
     /// # Errors
@@ -393,6 +403,7 @@ impl Engine {
     /// Does what can be done. `now` never goes back. Says how long the caller may sleep if neither descriptor becomes
     /// readable.
     pub fn poll(&mut self, now: Now) -> Next {
+        drop(self.take_gone());
         self.at(now);
         let now = self.now;
         let control = self.look_at_control(now);

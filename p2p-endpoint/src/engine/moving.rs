@@ -64,6 +64,7 @@ impl Engine {
     /// A message on a rail ended.
     pub(super) fn ended(&mut self, id: LinkId, token: u64, landing: Landing) {
         let now = self.now.0;
+        self.memories.may_go = true;
         let Some(link) = self.links.get_mut(id) else { return };
         if let Phase::Up(peer) | Phase::Ending(Some(peer)) = &mut link.phase {
             peer.ended(now, token, landing);

@@ -22,6 +22,8 @@ use super::{Engine, MOST_STRANGERS, ready};
 const MOST_VISITORS: usize = 64;
 /// Time in which the last words of a peer are awaited whose rails are gone: they travel on a stream of their own.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Turns at most in which the rest of a stream that broke is heard: more than a socket's buffer holds.
+const MOST_LAST_TURNS: usize = 1024;
 /// Bytes of a peer that are kept while its link comes up.
 const MOST_EARLY: usize = 256 << 10;
 /// Longest message on a rail, in bytes, at both ends: memory for what is received and thrown away is as long.
@@ -81,6 +83,7 @@ impl Engine {
         let mut link = Link::new(incoming, stream, handshake);
         link.deadline = Some(self.now.after(self.options.connect_timeout));
         let id = self.links.insert(link);
+        self.incoming += usize::from(incoming);
         self.reasons.resize(self.links.positions(), None);
         if self.links_of.len() <= stream.index() {
             self.links_of.resize(stream.index() + 1, None);
@@ -119,7 +122,7 @@ impl Engine {
     fn let_in(&mut self, door: DoorId) {
         for _ in 0..MOST_VISITORS {
             let Some(stream) = self.control.accept(door) else { return };
-            if self.links.len() >= self.options.most_links + MOST_STRANGERS {
+            if self.incoming >= self.options.most_links + MOST_STRANGERS {
                 self.links_tally.strangers += 1;
                 self.control.close(stream);
                 continue;
@@ -149,7 +152,12 @@ impl Engine {
         if let Some(link) = self.links.get_mut(id) {
             link.readable = true;
         }
-        self.work(id);
+        for _ in 0..MOST_LAST_TURNS {
+            self.work(id);
+            if !self.links.get(id).is_some_and(|link| link.readable && link.hears()) {
+                break;
+            }
+        }
         self.close_stream(id);
         self.end(id, Some(lost(why)));
         self.enqueue(id);
@@ -330,6 +338,7 @@ impl Engine {
             .why(conn)
             .map_or_else(|| "it was closed".to_owned(), |error| error.text().to_owned());
         let now = self.now.0;
+        self.memories.may_go = true;
         let Some(link) = self.links.get_mut(id) else { return };
         link.rails[rail].state = RailState::Closed;
         let all = link.rails_are(RailState::Closed);
@@ -472,6 +481,7 @@ impl Engine {
                 false => self.transport.abort(rail.conn),
             };
         }
+        self.memories.may_go = true;
         self.strangers.retain(|stranger| *stranger != id);
         self.report(id);
         self.conclude(id);
@@ -557,6 +567,7 @@ impl Engine {
     /// Forgets a link of which nothing is left.
     fn forget(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(id) else { return };
+        self.incoming -= usize::from(link.incoming);
         let at = p2p_transport::Id::index(id);
         self.reasons[at] = link.reason.take().map(|reason| (id, reason));
     }
