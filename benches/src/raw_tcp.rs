@@ -189,11 +189,30 @@ impl Sender {
     ///
     /// There is no such layout, or a message is empty or larger than the working set.
     pub fn round(&mut self, layout: usize, messages: u64, message: usize) -> io::Result<Round> {
+        self.round_with(layout, messages, message, self.in_flight)
+    }
+
+    /// As [`round`](Self::round), with this many messages under way instead of those of the plan; at least one.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn round_with(
+        &mut self,
+        layout: usize,
+        messages: u64,
+        message: usize,
+        in_flight: usize,
+    ) -> io::Result<Round> {
         assert!(message > 0 && message <= self.set.bytes().len(), "{message} bytes do not fit");
         let opened = &self.opened[layout];
         self.talk.ask(&Request::Round { layout, messages, message })?;
         let mut parts = layout::parts(self.set.bytes(), message, opened.sockets.len());
-        let flight = Flight::new(opened.sockets.len(), self.in_flight);
+        let flight = Flight::new(opened.sockets.len(), in_flight.max(1));
         let (first, talk) = (self.next, &mut self.talk);
         let mut start = None;
         let started = &mut start;
@@ -227,13 +246,31 @@ impl Sender {
     ///
     /// As [`round`](Self::round).
     pub fn qualify(&mut self, message: usize, time: Duration) -> io::Result<Vec<(usize, f64)>> {
+        self.qualify_with(message, self.in_flight, time)
+    }
+
+    /// As [`qualify`](Self::qualify), with this many messages under way instead of those of the plan.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn qualify_with(
+        &mut self,
+        message: usize,
+        in_flight: usize,
+        time: Duration,
+    ) -> io::Result<Vec<(usize, f64)>> {
         let mut found = Vec::with_capacity(self.opened.len());
         for layout in 0..self.opened.len() {
             let mut best = 0.0_f64;
             let begin = Instant::now();
             // The first messages of fresh sockets are slow, so the fastest of several short rounds counts.
             while begin.elapsed() < time || best == 0.0 {
-                let round = self.round(layout, self.in_flight as u64 + 1, message)?;
+                let round = self.round_with(layout, in_flight as u64 + 1, message, in_flight)?;
                 best = best.max(round.gigabytes_per_second());
             }
             found.push((layout, best));

@@ -32,7 +32,7 @@ fn p2p(port: u16, arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.arg("bench").args(arguments).env("UCCL_TCPX_BOOTSTRAP_PORT_BASE", port.to_string());
+    command.args(["bench", "--quiet"]).args(arguments).env("UCCL_TCPX_BOOTSTRAP_PORT_BASE", port.to_string());
     command.env(CHOICE, "tcp");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -1,9 +1,9 @@
 //! The product's own way of moving bytes: endpoints that write, read and notify. Their messages have the same sizes
 //! and lie at the same places as those of the connections below.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use benches::cpu_time;
 use benches::raw_tcp::PING_BYTES;
@@ -13,14 +13,21 @@ use p2p_endpoint::engine::{LinkId, Part, Request};
 use p2p_endpoint::exports::{Access, Item};
 use p2p_endpoint::registry::MrId;
 use p2p_memory::SharedHost;
+use p2p_proto::id::EndpointId;
 use p2p_proto::peer::Outcome;
-use serde::Serialize;
 
+use super::figures::{Moved, Percentiles};
 use super::link::SILENCE;
 use super::net::Net;
+use super::nics::{self, Meter};
 use super::placement::Placement;
 use super::words::{Far, Pass};
 use crate::failure::{Doing, Failure};
+
+/// Places that the messages of a pass rotate over at most: more only take time to list.
+const MOST_PLACES: u64 = 8192;
+/// Said behind the last message of a pass that the server observes.
+const OVER: &[u8] = b"over";
 
 /// Which way bytes go, as the client sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,29 +36,29 @@ pub(super) enum Way {
     Read,
 }
 
-/// What one pass of an endpoint came to.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Moved {
-    pub(super) gigabytes_per_second: f64,
-    pub(super) p50_microseconds: f64,
-    pub(super) p99_microseconds: f64,
-    /// Of the client alone.
-    pub(super) cpu_seconds_per_gigabyte: f64,
-}
-
 /// The server's endpoint: it opens its memory, and answers notifications.
 pub(super) struct Passive {
     endpoint: Endpoint,
     link: Option<LinkId>,
     item: Item,
+    /// Who is waited for.
+    client: EndpointId,
+    moved: nics::Moved,
+    devmem: BTreeMap<String, u64>,
 }
 
 impl Passive {
-    pub(super) fn open(net: &Net, listen: Option<IpAddr>, region: &SharedHost) -> Result<Self, Failure> {
-        let door = SocketAddr::new(listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 0);
-        let endpoint = net.endpoint(door)?;
+    /// Waits for this client at `door`.
+    pub(super) fn open(
+        net: &Net,
+        door: IpAddr,
+        region: &SharedHost,
+        client: EndpointId,
+    ) -> Result<Self, Failure> {
+        let endpoint = net.endpoint(SocketAddr::new(door, 0))?;
         let (_, item) = open_region(&endpoint, region)?;
-        Ok(Self { endpoint, link: None, item })
+        let devmem = nics::devmem_packets(Meter::start(&endpoint).interfaces());
+        Ok(Self { endpoint, link: None, item, client, moved: nics::Moved::default(), devmem })
     }
 
     /// What the client has to know.
@@ -60,21 +67,111 @@ impl Passive {
         Far { port, item: self.item.to_bytes().to_vec() }
     }
 
+    /// The link of the client that is waited for. Whoever else comes is sent away, and named if the client does
+    /// not come.
+    fn link(&mut self) -> Result<LinkId, Failure> {
+        if let Some(link) = self.link {
+            return Ok(link);
+        }
+        let deadline = Instant::now() + SILENCE;
+        let mut strangers = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(accepted) = self.endpoint.accept(left).doing("accepting an endpoint")? else {
+                let also = if strangers.is_empty() {
+                    String::new()
+                } else {
+                    format!("; others came and were sent away: {}", strangers.join(", "))
+                };
+                return Err(Failure::peer(format!("the client's endpoint did not connect in time{also}")));
+            };
+            if accepted.peer.endpoint == self.client {
+                return Ok(*self.link.insert(accepted.link));
+            }
+            let from = accepted.address.map_or_else(|| "an unknown address".to_owned(), |at| at.to_string());
+            let stranger = format!("{} from {from}", accepted.peer.name);
+            tracing::warn!("{stranger} came to the bench's endpoint and is not its client: it is sent away");
+            strangers.push(stranger);
+            self.endpoint.close(accepted.link).doing("sending a stranger away")?;
+        }
+    }
+
+    /// The next notification of the client.
+    fn heard(&mut self) -> Result<Vec<u8>, Failure> {
+        let link = self.link()?;
+        let deadline = Instant::now() + SILENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (from, bytes) = self.endpoint.notification(left).ok_or_else(silent)?;
+            if from == link {
+                return Ok(bytes.to_vec());
+            }
+        }
+    }
+
     /// Answers so many notifications, each with itself.
     pub(super) fn answer(&mut self, count: u64) -> Result<(), Failure> {
-        let link = match self.link {
-            Some(link) => link,
-            None => {
-                let accepted = self.endpoint.accept(SILENCE).doing("accepting an endpoint")?;
-                let silent = || Failure::peer("the client's endpoint did not connect in time");
-                *self.link.insert(accepted.ok_or_else(silent)?.link)
-            }
-        };
+        let link = self.link()?;
         for _ in 0..count {
-            let (_, bytes) = self.endpoint.notification(SILENCE).ok_or_else(silent)?;
+            let bytes = self.heard()?;
             self.endpoint.notify(link, bytes).doing("answering a notification")?;
         }
         Ok(())
+    }
+
+    /// Waits until the client says that a pass has ended. Time counts from `ready`, after which the client is told to
+    /// begin.
+    pub(super) fn observe(
+        &mut self,
+        ready: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(Duration, Duration), Failure> {
+        self.link()?;
+        let meter = Meter::start(&self.endpoint);
+        let (begin, cpu) = (Instant::now(), cpu_time::process());
+        ready()?;
+        self.heard()?;
+        let (time, cpu) = (begin.elapsed(), cpu_time::process().saturating_sub(cpu));
+        self.moved.add(&meter.read(&self.endpoint));
+        Ok((time, cpu))
+    }
+
+    /// What all passes that were observed moved.
+    pub(super) fn moved(&mut self) -> nics::Moved {
+        self.moved.count_devmem(&self.devmem);
+        self.moved.clone()
+    }
+}
+
+/// The client's endpoint, before it is connected.
+pub(super) struct Caller {
+    endpoint: Endpoint,
+}
+
+impl Caller {
+    pub(super) fn open(net: &Net) -> Result<Self, Failure> {
+        // Nobody knocks at its door.
+        let endpoint = net.endpoint(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        Ok(Self { endpoint })
+    }
+
+    /// Who it is.
+    pub(super) fn id(&self) -> EndpointId {
+        self.endpoint.facts().endpoint
+    }
+
+    /// Connects to the server's endpoint; `host` is the address of the server's bootstrap port.
+    pub(super) fn connect(
+        self,
+        mut host: SocketAddr,
+        far: &Far,
+        region: &SharedHost,
+    ) -> Result<Active, Failure> {
+        let endpoint = self.endpoint;
+        let (mr, _) = open_region(&endpoint, region)?;
+        let item = Item::from_bytes(&far.item).map_err(|error| Failure::peer(error.to_string()))?;
+        host.set_port(far.port);
+        let link = endpoint.connect(host, SILENCE).doing("connecting an endpoint")?;
+        Ok(Active { endpoint, link, mr, far: item })
     }
 }
 
@@ -87,34 +184,56 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn open(net: &Net, host: IpAddr, far: &Far, region: &SharedHost) -> Result<Self, Failure> {
-        let endpoint = net.endpoint(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))?;
-        let (mr, _) = open_region(&endpoint, region)?;
-        let far_item = Item::from_bytes(&far.item).map_err(|error| Failure::peer(error.to_string()))?;
-        let link =
-            endpoint.connect(SocketAddr::new(host, far.port), SILENCE).doing("connecting an endpoint")?;
-        Ok(Self { endpoint, link, mr, far: far_item })
+    pub(super) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Moves the messages of a pass, each of which lies at the same place at both ends.
     pub(super) fn run(&self, way: Way, pass: &Pass, placement: &Placement) -> Result<Moved, Failure> {
+        let moved = self.timed(way, pass, placement, false)?;
+        Ok(moved.0)
+    }
+
+    /// As [`run`](Self::run), and tells the server when all of it is there. The time is also given.
+    pub(super) fn run_observed(
+        &self,
+        way: Way,
+        pass: &Pass,
+        placement: &Placement,
+    ) -> Result<(Moved, Duration), Failure> {
+        self.timed(way, pass, placement, true)
+    }
+
+    fn timed(
+        &self,
+        way: Way,
+        pass: &Pass,
+        placement: &Placement,
+        tell: bool,
+    ) -> Result<(Moved, Duration), Failure> {
         let mut latencies = Latencies::with_capacity(pass.messages as usize);
         let mut under_way: VecDeque<(OpId, Instant)> = VecDeque::new();
-        let slots = placement.slots().min(pass.messages);
+        let slots = placement.slots().min(pass.messages).min(MOST_PLACES);
+        // Far apart, so that small messages too leave the caches.
+        let apart = if slots < MOST_PLACES { 1 } else { placement.slots() / slots };
         let places: Vec<(Vec<Part>, Vec<Item>)> =
-            (0..slots).map(|slot| self.places(placement, slot)).collect::<Result<_, _>>()?;
+            (0..slots).map(|slot| self.places(placement, slot * apart)).collect::<Result<_, _>>()?;
         let (begin, cpu) = (Instant::now(), cpu_time::process());
         let mut started = 0;
         while started < pass.messages || !under_way.is_empty() {
             while started < pass.messages && (under_way.len() as u64) < pass.in_flight {
                 let (parts, items) = &places[(started % slots) as usize];
-                let request = match way {
-                    Way::Write => Request::Write { into: items, counter: None },
-                    Way::Read => Request::Read { from: items },
-                };
-                let id = self.endpoint.start(self.link, parts, request).doing("starting a transfer")?;
-                under_way.push_back((id, Instant::now()));
                 started += 1;
+                let id = if tell && way == Way::Write && started == pass.messages {
+                    self.endpoint.push(self.link, parts, items, OVER.to_vec())
+                } else {
+                    let request = match way {
+                        Way::Write => Request::Write { into: items, counter: None },
+                        Way::Read => Request::Read { from: items },
+                    };
+                    self.endpoint.start(self.link, parts, request)
+                };
+                under_way.push_back((id.doing("starting a transfer")?, Instant::now()));
             }
             let Some((id, at)) = under_way.pop_front() else { break };
             match self.endpoint.wait(id, SILENCE) {
@@ -124,13 +243,16 @@ impl Active {
             }
         }
         let (time, cpu) = (begin.elapsed(), cpu_time::process().saturating_sub(cpu));
+        if tell && way == Way::Read {
+            self.endpoint.notify(self.link, OVER.to_vec()).doing("notifying")?;
+        }
         let bytes = pass.size as u64 * pass.messages;
-        Ok(Moved {
+        let moved = Moved {
             gigabytes_per_second: gigabytes_per_second(bytes, time),
-            p50_microseconds: latencies.percentile(50.0).as_secs_f64() * 1e6,
-            p99_microseconds: latencies.percentile(99.0).as_secs_f64() * 1e6,
+            latency: Percentiles::of(&latencies),
             cpu_seconds_per_gigabyte: cpu_seconds_per_gigabyte(cpu, bytes),
-        })
+        };
+        Ok((moved, time))
     }
 
     /// Notifications to and fro, each after the answer to the one before it.

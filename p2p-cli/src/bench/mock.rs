@@ -9,13 +9,17 @@ use p2p_transport_mock::{NicModel, Settings, World};
 use serde::Serialize;
 
 use super::Options;
-use super::client::{counted, groups, human, progress_bar};
+
 use super::content::Content;
+use super::figures::Percentiles;
 use super::link::{Link, Opening, Work};
+use super::live::Live;
 use super::net::Net;
 use super::ping_pong::{Answering, Calling};
 use super::placement::Placement;
 use super::plan::{self, IN_FLIGHT, Lanes, PINGS};
+use super::session::groups;
+use super::text::{counted, human};
 use super::transfer::{Receiving, Sending};
 use super::words::{Pass, Shape};
 use crate::failure::Failure;
@@ -87,11 +91,10 @@ impl Pair {
             verified: 0,
             left_out: 0,
             entries: Vec::new(),
-            ping_pong_p50_microseconds: 0.0,
-            ping_pong_p99_microseconds: 0.0,
+            ping_pong: Percentiles::default(),
         };
-        let bar = progress_bar();
-        bar.set_length((options.channels.len() * options.sizes.len()) as u64);
+        let live = Live::new(options.quiet, Duration::from_secs(options.seconds));
+        live.phase("simulating");
         for &channels in &options.channels {
             for &size in &options.sizes {
                 if !simulated.entries.is_empty() && !is_time() {
@@ -99,17 +102,14 @@ impl Pair {
                     continue;
                 }
                 let over = counted(channels.into(), "channel");
-                bar.set_message(format!("simulating {} over {over}", human(size)));
+                live.step(&format!("{} over {over}", human(size)));
                 let entry = self.pass(size, channels.into(), simulated.entries.len() as u64 + 1)?;
                 simulated.verified += entry.messages;
                 simulated.entries.push(entry);
-                bar.inc(1);
             }
         }
-        bar.finish_and_clear();
-        let round_trips = self.ping_pong()?;
-        simulated.ping_pong_p50_microseconds = microseconds(&round_trips, 50.0);
-        simulated.ping_pong_p99_microseconds = microseconds(&round_trips, 99.0);
+        live.finish();
+        simulated.ping_pong = Percentiles::of(&self.ping_pong()?);
         let findings = self.world.findings();
         match findings.first() {
             None => Ok(simulated),
@@ -137,8 +137,7 @@ impl Pair {
             in_flight,
             messages,
             gigabytes_per_second: gigabytes_per_second(size as u64 * messages, seen.time),
-            p50_microseconds: microseconds(&seen.latencies, 50.0),
-            p99_microseconds: microseconds(&seen.latencies, 99.0),
+            latency: Percentiles::of(&seen.latencies),
         })
     }
 
@@ -171,10 +170,6 @@ fn drive(
     }
 }
 
-fn microseconds(latencies: &Latencies, percent: f64) -> f64 {
-    latencies.percentile(percent).as_secs_f64() * 1e6
-}
-
 /// What one size over one number of channels took in the simulation.
 #[derive(Clone, Debug, Serialize)]
 struct Figures {
@@ -183,8 +178,8 @@ struct Figures {
     in_flight: u64,
     messages: u64,
     gigabytes_per_second: f64,
-    p50_microseconds: f64,
-    p99_microseconds: f64,
+    #[serde(flatten)]
+    latency: Percentiles,
 }
 
 /// Everything of a run.
@@ -200,8 +195,7 @@ struct Simulated {
     /// Combinations of sizes and channels for which there was no time.
     left_out: usize,
     entries: Vec<Figures>,
-    ping_pong_p50_microseconds: f64,
-    ping_pong_p99_microseconds: f64,
+    ping_pong: Percentiles,
 }
 
 impl fmt::Display for Simulated {
@@ -216,18 +210,19 @@ impl fmt::Display for Simulated {
         )?;
         writeln!(f, "verified: every byte of {} messages, each with its own seed", self.verified)?;
         writeln!(f)?;
-        let [a, b, c, d, p, q] = ["channels", "size", "in flight", "GB/s", "p50 us", "p99 us"];
-        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {p:>10} {q:>10}")?;
+        let [a, b, c, d, p, q, r] = ["channels", "size", "in flight", "GB/s", "p50 us", "p90 us", "p99 us"];
+        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {p:>10} {q:>10} {r:>10}")?;
         for entry in &self.entries {
             writeln!(
                 f,
-                "{:>8} {:>6} {:>9} {:>9.2} {:>10.1} {:>10.1}",
+                "{:>8} {:>6} {:>9} {:>9.2} {:>10.1} {:>10.1} {:>10.1}",
                 entry.channels,
                 human(entry.size),
                 entry.in_flight,
                 entry.gigabytes_per_second,
-                entry.p50_microseconds,
-                entry.p99_microseconds,
+                entry.latency.p50_microseconds,
+                entry.latency.p90_microseconds,
+                entry.latency.p99_microseconds,
             )?;
         }
         if self.left_out > 0 {
@@ -235,7 +230,7 @@ impl fmt::Display for Simulated {
             writeln!(f, "left out: {left_out} of size and channels; --seconds allows more time")?;
         }
         writeln!(f)?;
-        let (p50, p99) = (self.ping_pong_p50_microseconds, self.ping_pong_p99_microseconds);
+        let [p50, _, p99] = self.ping_pong.all();
         writeln!(f, "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us")?;
         writeln!(f, "no ratio: plain TCP is not simulated")
     }

@@ -1,21 +1,33 @@
 //! `p2p bench`: verified bytes between two processes, and their speed beside plain TCP's.
 
+mod about;
 mod arrived;
 mod back;
 mod bootstrap;
+mod calibrate;
+mod calibrated;
 mod client;
+mod compare;
+mod comparison;
 mod content;
 mod endpoints;
+mod figures;
 mod link;
+mod live;
+mod matrix;
 mod mock;
 mod net;
+mod nics;
 mod options;
 mod ping_pong;
 mod placement;
 mod plan;
 mod report;
 mod server;
+mod session;
+mod sizes;
 mod spawn;
+mod text;
 mod transfer;
 mod words;
 

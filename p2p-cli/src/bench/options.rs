@@ -48,8 +48,8 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) channels: Vec<u8>,
     /// Message sizes, such as 64K, 4M; at most 1G; a simulation leaves out 256M unless it is asked for
-    #[arg(long, value_delimiter = ',', default_value = "4K,64K,1M,16M,64M,256M", value_parser = size)]
-    #[arg(default_value_if("backend", "mock", "4K,64K,1M,16M,64M"))]
+    #[arg(long, value_delimiter = ',', default_value = "256,4K,64K,1M,16M,64M,256M", value_parser = size)]
+    #[arg(default_value_if("backend", "mock", "256,4K,64K,1M,16M,64M"))]
     pub(crate) sizes: Vec<usize>,
     /// About how long to run; a simulation ends earlier if everything is measured
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// Keeps everything measured in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Shows no progress
+    #[arg(long)]
+    pub(crate) quiet: bool,
     /// Congestion control of the soft plugin's and the plain sockets, such as cubic; give both ends the same
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
@@ -159,7 +162,7 @@ mod tests {
     fn the_default_is_the_whole_matrix_for_a_minute() {
         let options = parse(&[]).expect("no arguments");
         assert_eq!(options.channels, [1, 2, 4]);
-        assert_eq!((options.sizes[0], options.sizes[5]), (4096, 256 << 20));
+        assert_eq!((options.sizes[0], options.sizes[6]), (256, 256 << 20));
         assert_eq!(options.seconds, 60);
         assert!(options.role.is_none() && !options.is_child());
     }
@@ -195,7 +198,7 @@ mod tests {
         }
         let mock = parse(&["--backend", "mock", "--nics", "4"]).expect("clap takes it");
         mock.check_backend().expect("a simulation has NICs");
-        assert_eq!(mock.sizes, [4096, 64 << 10, 1 << 20, 16 << 20, 64 << 20]);
+        assert_eq!(mock.sizes, [256, 4096, 64 << 10, 1 << 20, 16 << 20, 64 << 20]);
         assert_eq!(parse(&["--backend", "mock", "--sizes", "256M"]).expect("good").sizes, [256 << 20]);
     }
 

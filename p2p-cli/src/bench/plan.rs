@@ -6,10 +6,19 @@ use super::words::{Pass, Shape};
 
 /// The message size at which the product and plain TCP are compared.
 pub(super) const COMPARED: usize = 64 << 20;
+/// The longer size at which writes are compared as well, and the messages of one such comparison.
+pub(super) const LONG: usize = 256 << 20;
+pub(super) const LONG_MESSAGES: u64 = 4;
 /// Messages of that size under way, in the product and in plain TCP.
 pub(super) const IN_FLIGHT: u64 = 3;
-/// Transfers of an endpoint under way.
+/// Transfers of 64 MiB and more of an endpoint under way.
 pub(super) const ENDPOINT_IN_FLIGHT: u64 = 2;
+/// Smaller ones under way at most.
+const ENDPOINT_MOST_IN_FLIGHT: u64 = 16;
+/// Rounds over all sizes that there shall be time for.
+pub(super) const SIZE_ROUNDS_WANTED: u32 = 5;
+/// Rounds over all sizes at most.
+pub(super) const SIZE_ROUNDS: usize = 9;
 /// Least bytes that messages rotate over, more than a last-level cache holds.
 const REGION: usize = 512 << 20;
 /// Slice of a scattered message.
@@ -40,8 +49,10 @@ pub(super) struct Lanes {
 /// The times of a run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// Until the first comparison.
+    /// Until endpoints are measured over sizes.
     pub(super) matrix: Duration,
+    /// Until the first comparison.
+    pub(super) sizes: Duration,
     /// The whole run.
     pub(super) whole: Duration,
     /// How much longer it may take when the machine is restless.
@@ -54,7 +65,8 @@ impl Plan {
     pub(super) fn new(seconds: u64) -> Self {
         let whole = Duration::from_secs(seconds);
         Self {
-            matrix: whole.mul_f64(0.5),
+            matrix: whole.mul_f64(0.27),
+            sizes: whole.mul_f64(0.5),
             whole,
             extension: whole.min(Duration::from_secs(60)),
             qualification: (whole / 200).clamp(Duration::from_millis(1), Duration::from_millis(300)),
@@ -79,6 +91,11 @@ pub(super) fn pass(size: usize, lanes: Lanes, messages: u64, verified: bool, num
 pub(super) fn in_flight(size: usize, lanes: Lanes) -> u64 {
     let window = 12 * lanes.channels * lanes.nics;
     ((COMPARED / size) as u64).clamp(IN_FLIGHT, window as u64)
+}
+
+/// Transfers of an endpoint under way: as many as give the same bytes, within bounds.
+pub(super) fn endpoint_in_flight(size: usize) -> u64 {
+    ((COMPARED / size) as u64).clamp(ENDPOINT_IN_FLIGHT, ENDPOINT_MOST_IN_FLIGHT)
 }
 
 /// Messages of a verified pass: enough to fill the windows twice, or for large ones a few.
@@ -111,6 +128,7 @@ mod tests {
             }
         }
         assert_eq!(in_flight(COMPARED, Lanes { channels: 4, nics: 1 }), IN_FLIGHT);
+        assert_eq!([256, 16 << 20, COMPARED, 1 << 30].map(endpoint_in_flight), [16, 4, 2, 2]);
         assert_eq!(region(&[4096]), 512 << 20);
         assert_eq!(region(&[256 << 20]), 1 << 30);
     }

@@ -1,112 +1,30 @@
-//! What was measured, as text and as JSON.
+//! Everything that a run measured, as text and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use benches::distance::{Distance, State};
-use benches::raw_tcp::Round;
-use benches::statistics::{Latencies, cpu_seconds_per_gigabyte, median, spread};
+use benches::statistics::median;
 use serde::Serialize;
 
-use super::client::{counted, human};
-use super::endpoints::Moved;
-use super::plan::{COMPARED, QUIET, SETTLED};
+use super::about::About;
+use super::comparison::{Beside, Comparison, Verdict};
+use super::figures::Entry;
+use super::live::Timeline;
+use super::nics;
+use super::plan::{COMPARED, LONG, SETTLED};
+use super::sizes::{AtSize, WayAtSize};
+use super::text::{counted, human, time};
 
-/// Stands for the state of rounds in which the cores' distance changed or other programs ran.
-const RESTLESS: &str = "restless";
-
-/// One size over one number of channels.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Entry {
-    pub(super) size: usize,
-    pub(super) channels: usize,
-    pub(super) in_flight: u64,
-    pub(super) messages: u64,
-    pub(super) sender_gigabytes_per_second: f64,
-    pub(super) receiver_gigabytes_per_second: f64,
-    pub(super) p50_microseconds: f64,
-    pub(super) p99_microseconds: f64,
-    pub(super) sender_cpu_seconds_per_gigabyte: f64,
-    pub(super) receiver_cpu_seconds_per_gigabyte: f64,
-}
-
-/// How the machine was at a moment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Condition {
-    pub(super) distance: Distance,
-    /// Threads of other programs ready to run, on average.
-    pub(super) others: f64,
-}
-
-/// What endpoints came to in one round, with two transfers of 64 MiB under way.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct EndpointRound {
-    pub(super) write: Moved,
-    pub(super) read: Moved,
-    /// Writes of 4,096 pages each.
-    pub(super) vector: Moved,
-}
-
-/// One round of the product and of plain TCP.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Comparison {
-    /// Of the cores, if it was the same before and after.
-    state: Option<&'static str>,
-    nanoseconds_before: Option<f64>,
-    nanoseconds_after: Option<f64>,
-    /// Threads of other programs ready to run, before or after, whichever is more.
-    others: f64,
-    product: Entry,
-    /// GB/s of each finalist.
-    plain: Vec<f64>,
-    plain_cpu_seconds_per_gigabyte: Vec<f64>,
-    scattered: Option<Entry>,
-    endpoint: EndpointRound,
-    notification_p50_microseconds: f64,
-    notification_p99_microseconds: f64,
-    ping_pong_p50_microseconds: f64,
-    ping_pong_p99_microseconds: f64,
-    plain_ping_pong_p50_microseconds: f64,
-    plain_ping_pong_p99_microseconds: f64,
-}
-
-impl Comparison {
-    pub(super) fn new(
-        before: Condition,
-        after: Condition,
-        product: Entry,
-        plain: &[Round],
-        scattered: Option<Entry>,
-        endpoint: EndpointRound,
-        [ours, theirs, notified]: [&Latencies; 3],
-    ) -> Self {
-        let microseconds = |latencies: &Latencies, percent| latencies.percentile(percent).as_secs_f64() * 1e6;
-        Self {
-            state: same_state(before.distance, after.distance),
-            nanoseconds_before: before.distance.nanoseconds,
-            nanoseconds_after: after.distance.nanoseconds,
-            others: before.others.max(after.others),
-            product,
-            plain: plain.iter().map(Round::gigabytes_per_second).collect(),
-            plain_cpu_seconds_per_gigabyte: plain
-                .iter()
-                .map(|round| cpu_seconds_per_gigabyte(round.sender_cpu + round.receiver_cpu, round.bytes))
-                .collect(),
-            scattered,
-            endpoint,
-            notification_p50_microseconds: microseconds(notified, 50.0),
-            notification_p99_microseconds: microseconds(notified, 99.0),
-            ping_pong_p50_microseconds: microseconds(ours, 50.0),
-            ping_pong_p99_microseconds: microseconds(ours, 99.0),
-            plain_ping_pong_p50_microseconds: microseconds(theirs, 50.0),
-            plain_ping_pong_p99_microseconds: microseconds(theirs, 99.0),
-        }
-    }
-}
+/// Changes whenever a figure gets another name or meaning.
+pub(super) const FORMAT: u32 = 2;
+/// Differences between the two ends' rates up to which nothing but words between them explains them.
+const ALIKE: f64 = 0.02;
 
 /// Everything of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Report {
+    /// [`FORMAT`].
+    pub(super) format: u32,
+    pub(super) about: About,
     pub(super) plugin: String,
     pub(super) nics: usize,
     pub(super) sockets: Option<String>,
@@ -114,40 +32,24 @@ pub(super) struct Report {
     pub(super) same_host: bool,
     /// Messages of which every byte was checked.
     pub(super) verified: u64,
+    /// Endpoints over sizes.
+    pub(super) sizes: Vec<AtSize>,
+    /// The connections below them, over sizes and channels.
     pub(super) entries: Vec<Entry>,
     pub(super) compared_channels: usize,
     /// GB/s of each layout of plain TCP, the fastest first.
     pub(super) qualification: Vec<(String, f64)>,
     pub(super) finalists: Vec<String>,
     pub(super) comparisons: Vec<Comparison>,
-}
-
-/// What the rounds of one state say together.
-#[derive(Clone, Debug)]
-struct Verdict {
-    state: &'static str,
-    rounds: usize,
-    all: usize,
-    disturbed: usize,
-    baseline: usize,
-    product: f64,
-    plain: f64,
-    ratio: f64,
-    spread: f64,
-    scattered: Option<f64>,
-    endpoint: EndpointVerdict,
-    ping_pong: [f64; 4],
-}
-
-/// Medians of the endpoints: GB/s, ratios to plain TCP of the same round and their spread.
-#[derive(Clone, Copy, Debug)]
-struct EndpointVerdict {
-    write: [f64; 3],
-    read: [f64; 3],
-    /// Of contiguous writes of the same round.
-    vector: f64,
-    /// Microseconds to and fro.
-    notification: [f64; 2],
+    /// What the comparisons say.
+    pub(super) verdict: Option<Verdict>,
+    /// Whether enough rounds were of one state to say it.
+    pub(super) settled: bool,
+    /// What the NICs moved while endpoints were measured over sizes, at each end.
+    pub(super) client_nics: nics::Moved,
+    pub(super) server_nics: nics::Moved,
+    /// What the client's NICs moved, over time.
+    pub(super) timeline: Timeline,
 }
 
 impl Report {
@@ -160,81 +62,78 @@ impl Report {
 
     /// Whether enough rounds were of one state.
     pub(super) fn settled(&self) -> bool {
-        self.verdict().is_some_and(|verdict| verdict.rounds >= SETTLED)
+        Verdict::of(&self.comparisons, self.finalists.len()).is_some_and(|verdict| verdict.rounds >= SETTLED)
+    }
+
+    /// Draws the conclusions, when everything is measured.
+    pub(super) fn conclude(&mut self) {
+        self.format = FORMAT;
+        self.verdict = Verdict::of(&self.comparisons, self.finalists.len());
+        self.settled = self.settled();
     }
 
     /// The last line of a run.
     pub(super) fn ratio_line(&self) -> String {
-        match self.verdict() {
-            Some(verdict) if verdict.rounds >= SETTLED => format!("ratio {:.3}", verdict.endpoint.write[1]),
-            Some(verdict) => format!("ratio {:.3} unsettled", verdict.endpoint.write[1]),
+        let unsettled = if self.settled { "" } else { " unsettled" };
+        match &self.verdict {
+            Some(verdict) => format!("ratio {:.3}{unsettled}", verdict.write.ratio),
             None => "ratio 0 unsettled".to_owned(),
         }
     }
 
-    fn verdict(&self) -> Option<Verdict> {
-        let mut by_state: BTreeMap<&'static str, Vec<&Comparison>> = BTreeMap::new();
-        for round in &self.comparisons {
-            let state = round.state.filter(|_| round.others <= QUIET).unwrap_or(RESTLESS);
-            by_state.entry(state).or_default().push(round);
-        }
-        // Restless rounds are compared with nothing, unless there are no others.
-        let steady = by_state.iter().filter(|(state, _)| **state != RESTLESS);
-        let (state, rounds) = steady
-            .max_by_key(|(_, rounds)| rounds.len())
-            .or_else(|| by_state.iter().next())
-            .map(|(state, rounds)| (*state, rounds.as_slice()))?;
-        let each = |value: &dyn Fn(&Comparison) -> f64| -> Vec<f64> {
-            rounds.iter().map(|round| value(round)).collect()
-        };
-        let of_layout = |layout: usize| median(&each(&|round| round.plain[layout])).unwrap_or(0.0);
-        let baseline =
-            (0..self.finalists.len()).max_by(|one, other| of_layout(*one).total_cmp(&of_layout(*other)))?;
-        let ratios = each(&|round| round.product.sender_gigabytes_per_second / round.plain[baseline]);
-        let scattered: Vec<f64> = rounds
-            .iter()
-            .filter_map(|round| {
-                let scattered = round.scattered.as_ref()?.sender_gigabytes_per_second;
-                Some(scattered / round.product.sender_gigabytes_per_second)
-            })
-            .collect();
-        let beside = |moved: &dyn Fn(&Comparison) -> &Moved| -> Option<[f64; 3]> {
-            let speeds = each(&|round| moved(round).gigabytes_per_second);
-            let ratios = each(&|round| moved(round).gigabytes_per_second / round.plain[baseline]);
-            Some([median(&speeds)?, median(&ratios)?, spread(&ratios)?])
-        };
-        let vectors = each(&|round| {
-            round.endpoint.vector.gigabytes_per_second / round.endpoint.write.gigabytes_per_second
-        });
-        let endpoint = EndpointVerdict {
-            write: beside(&|round| &round.endpoint.write)?,
-            read: beside(&|round| &round.endpoint.read)?,
-            vector: median(&vectors)?,
-            notification: [
-                median(&each(&|round| round.notification_p50_microseconds))?,
-                median(&each(&|round| round.notification_p99_microseconds))?,
-            ],
-        };
-        Some(Verdict {
-            endpoint,
-            state,
-            rounds: if state == RESTLESS { 0 } else { rounds.len() },
-            all: self.comparisons.len(),
-            disturbed: self.comparisons.iter().filter(|round| round.others > QUIET).count(),
-            baseline,
-            product: median(&each(&|round| round.product.sender_gigabytes_per_second))?,
-            plain: of_layout(baseline),
-            ratio: median(&ratios)?,
-            spread: spread(&ratios)?,
-            scattered: median(&scattered),
-            ping_pong: [
-                median(&each(&|round| round.ping_pong_p50_microseconds))?,
-                median(&each(&|round| round.ping_pong_p99_microseconds))?,
-                median(&each(&|round| round.plain_ping_pong_p50_microseconds))?,
-                median(&each(&|round| round.plain_ping_pong_p99_microseconds))?,
-            ],
-        })
+    /// The layout of plain TCP that is compared with.
+    pub(super) fn baseline(&self) -> &str {
+        let found = self.verdict.as_ref().and_then(|verdict| self.finalists.get(verdict.baseline));
+        found.map_or("", String::as_str)
     }
+
+    /// Which clocks the two ends count by.
+    pub(super) fn clocks(&self) -> &'static str {
+        if self.same_host {
+            "durations only, each end by the monotonic clock of this machine"
+        } else {
+            "durations only, each end by the monotonic clock of its own machine, which are never compared"
+        }
+    }
+
+    /// Both ends' rates at the size that counts, and why they differ, one line for each way.
+    pub(super) fn both_ends(&self) -> Vec<String> {
+        let Some(at) = self.sizes.iter().find(|at| at.size == COMPARED).or_else(|| self.sizes.last()) else {
+            return Vec::new();
+        };
+        let line = |name: &str, way: &WayAtSize| {
+            format!(
+                "{name} of {}: client {:.2} GB/s, server {:.2} GB/s: {}",
+                human(at.size),
+                way.gigabytes_per_second,
+                way.server_gigabytes_per_second,
+                cause(name, way)
+            )
+        };
+        vec![line("write", &at.write), line("read", &at.read)]
+    }
+}
+
+/// Why the two ends' rates of one way differ.
+fn cause(name: &str, way: &WayAtSize) -> String {
+    let longer = way.server_longer_microseconds;
+    let share = longer / way.pass_microseconds.max(1e-9);
+    let words = if name == "write" {
+        "the server's clock starts when it says that it is ready, a trip before the client's, and stops when it has the \
+         last byte; the client's stops a trip later, when it knows"
+    } else {
+        "the server's clock starts when it says that it is ready, a trip before the client's, and stops when it hears \
+         that the client has the last byte, a trip after the client's"
+    };
+    let less = if longer < 0.0 { "less" } else { "more" };
+    let size = format!("{} {less} of {}", time(longer.abs()), time(way.pass_microseconds));
+    if share.abs() <= ALIKE {
+        return format!("the server counts {size}; {words}");
+    }
+    format!(
+        "the server counts {size}, more than two trips take on a quiet machine: one end was kept from its core, or woken \
+         late; {words}"
+    )
 }
 
 impl fmt::Display for Report {
@@ -247,7 +146,66 @@ impl fmt::Display for Report {
             writeln!(f, "two machines: the distance of cores is the client's only")?;
         }
         writeln!(f, "verified: every byte of {} messages, each with its own seed", self.verified)?;
-        writeln!(f)?;
+        for (name, text) in self.about.lines() {
+            writeln!(f, "{name}: {text}")?;
+        }
+        self.write_sizes(f)?;
+        self.write_entries(f)?;
+        self.write_ends(f)?;
+        self.write_verdict(f)
+    }
+}
+
+impl Report {
+    fn write_sizes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rounds = self.sizes.iter().map(|at| at.rounds).min().unwrap_or(0);
+        let rounds = counted(rounds, "round");
+        writeln!(
+            f,
+            "\nbetween endpoints, medians of {rounds}; plain TCP in the same rounds, its fastest layout of each size"
+        )?;
+        writeln!(
+            f,
+            "{:>6} {:>9} | {:>10} {:>6} {:>10} {:>10} {:>10} | {:>9} {:>6} {:>10} {:>10} {:>10} | {:>9} | {:>13} {:>6}",
+            "size",
+            "in flight",
+            "write GB/s",
+            "ratio",
+            "p50 us",
+            "p90 us",
+            "p99 us",
+            "read GB/s",
+            "ratio",
+            "p50 us",
+            "p90 us",
+            "p99 us",
+            "TCP GB/s",
+            "CPU s/GB near",
+            "far"
+        )?;
+        for at in &self.sizes {
+            let [w50, w90, w99] = at.write.latency.all();
+            let [r50, r90, r99] = at.read.latency.all();
+            writeln!(
+                f,
+                "{:>6} {:>9} | {:>10.3} {:>6.2} {w50:>10.1} {w90:>10.1} {w99:>10.1} | {:>9.3} {:>6.2} {r50:>10.1} \
+                 {r90:>10.1} {r99:>10.1} | {:>9.3} | {:>13.3} {:>6.3}",
+                human(at.size),
+                at.in_flight,
+                at.write.gigabytes_per_second,
+                at.write_ratio,
+                at.read.gigabytes_per_second,
+                at.read_ratio,
+                at.plain_gigabytes_per_second,
+                at.write.client_cpu_seconds_per_gigabyte,
+                at.write.server_cpu_seconds_per_gigabyte,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_entries(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nmessages over the connections below, by number of channels")?;
         let head = [
             "channels",
             "size",
@@ -255,164 +213,158 @@ impl fmt::Display for Report {
             "send GB/s",
             "recv GB/s",
             "p50 us",
+            "p90 us",
             "p99 us",
             "CPU s/GB send",
             "recv",
         ];
-        let [a, b, c, d, e, p, q, g, h] = head;
-        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {e:>9} {p:>10} {q:>10} {g:>13} {h:>6}")?;
+        let [a, b, c, d, e, p, q, r, g, h] = head;
+        writeln!(f, "{a:>8} {b:>6} {c:>9} {d:>9} {e:>9} {p:>10} {q:>10} {r:>10} {g:>13} {h:>6}")?;
         for entry in &self.entries {
+            let [p50, p90, p99] = entry.latency.all();
             writeln!(
                 f,
-                "{:>8} {:>6} {:>9} {:>9.2} {:>9.2} {:>10.1} {:>10.1} {:>13.3} {:>6.3}",
+                "{:>8} {:>6} {:>9} {:>9.2} {:>9.2} {p50:>10.1} {p90:>10.1} {p99:>10.1} {:>13.3} {:>6.3}",
                 entry.channels,
                 human(entry.size),
                 entry.in_flight,
                 entry.sender_gigabytes_per_second,
                 entry.receiver_gigabytes_per_second,
-                entry.p50_microseconds,
-                entry.p99_microseconds,
                 entry.sender_cpu_seconds_per_gigabyte,
                 entry.receiver_cpu_seconds_per_gigabyte,
             )?;
         }
+        let gaps: Vec<f64> = self
+            .entries
+            .iter()
+            .map(|entry| entry.receiver_gigabytes_per_second / entry.sender_gigabytes_per_second)
+            .collect();
+        if let Some(gap) = median(&gaps) {
+            writeln!(
+                f,
+                "recv is {gap:.3} of send in the middle: the sender counts until the last acknowledgement is here, the \
+                 receiver from its word that it is ready, which travels first, until that acknowledgement has left"
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_ends(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nboth ends ({})", self.clocks())?;
+        for line in self.both_ends() {
+            writeln!(f, "{line}")?;
+        }
+        for (end, moved) in [("client", &self.client_nics), ("server", &self.server_nics)] {
+            for (nic, bytes, share) in moved.shares() {
+                writeln!(
+                    f,
+                    "{end}, NIC {nic}: sent {:.2} GB, received {:.2} GB, {:.1} % of this end's bytes",
+                    bytes.sent as f64 / 1e9,
+                    bytes.received as f64 / 1e9,
+                    share * 100.0
+                )?;
+            }
+            if let Some(balance) = moved.balance() {
+                writeln!(f, "{end}: the busiest NIC moved {balance:.2} times what the idlest moved")?;
+            }
+            writeln!(f, "{end}, kernel's counters: {}", moved.cross_check())?;
+            for (interface, packets) in &moved.devmem_packets {
+                writeln!(
+                    f,
+                    "{end}, {interface}: {packets} packets straight into GPU memory (rx_devmem_pkts)"
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         for (layout, speed) in &self.qualification {
             writeln!(f, "plain TCP, {layout}: up to {speed:.2} GB/s")?;
         }
-        let Some(verdict) = self.verdict() else { return Ok(()) };
-        let Verdict {
-            state,
-            rounds,
-            all,
-            disturbed,
-            baseline,
-            product,
-            plain,
-            ratio,
-            spread,
-            scattered,
-            endpoint,
-            ping_pong,
-        } = verdict;
-        writeln!(f)?;
-        let (all, medians) = (counted(all, "round"), human(COMPARED));
-        writeln!(f, "compared: {rounds} of {all}, cores {state}; medians at {medians}")?;
-        if disturbed > 0 {
-            let disturbed = counted(disturbed, "round");
+        let Some(verdict) = &self.verdict else { return Ok(()) };
+        let all = counted(verdict.all_rounds, "round");
+        let (state, rounds) = (verdict.state, verdict.rounds);
+        writeln!(f, "\ncompared: {rounds} of {all}, cores {state}; medians at {}", human(COMPARED))?;
+        if verdict.disturbed > 0 {
+            let disturbed = counted(verdict.disturbed, "round");
             writeln!(f, "disturbed by other programs: {disturbed}, which say little about a ratio")?;
         }
-        writeln!(f, "plain TCP, {}: {plain:.2} GB/s", self.finalists[baseline])?;
-        for (name, [speed, ratio, spread]) in [("write", endpoint.write), ("read", endpoint.read)] {
-            writeln!(f, "{name} between endpoints: {speed:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}")?;
-        }
-        writeln!(f, "write of 4096 pages of 16K between endpoints: {:.3} of contiguous", endpoint.vector)?;
+        let (long, plain_long) = (human(LONG), verdict.plain_long);
         writeln!(
             f,
-            "messages over {}{}: {product:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}",
-            counted(self.compared_channels, "channel"),
-            if self.nics > 1 { format!(" on each of {} NICs", self.nics) } else { String::new() }
+            "plain TCP, {}: {:.2} GB/s, with {long} {plain_long:.2} GB/s",
+            self.baseline(),
+            verdict.plain
         )?;
-        if let Some(scattered) = scattered {
+        let beside = |Beside { gigabytes_per_second, ratio, spread }: Beside| {
+            format!("{gigabytes_per_second:.2} GB/s, ratio {ratio:.3}, spread {spread:.2}")
+        };
+        writeln!(f, "write between endpoints: {}", beside(verdict.write))?;
+        writeln!(f, "read between endpoints: {}", beside(verdict.read))?;
+        writeln!(f, "write of {long} between endpoints: {}", beside(verdict.long_write))?;
+        writeln!(f, "write of 4096 pages of 16K between endpoints: {:.3} of contiguous", verdict.vector)?;
+        writeln!(
+            f,
+            "messages over {}{}: {}",
+            counted(self.compared_channels, "channel"),
+            if self.nics > 1 { format!(" on each of {} NICs", self.nics) } else { String::new() },
+            beside(verdict.messages)
+        )?;
+        if let Some(scattered) = verdict.scattered {
             writeln!(f, "messages in slices of 16K all over the region: {scattered:.3} of contiguous")?;
         }
-        let [p50, p99, plain50, plain99] = ping_pong;
+        if let Some(other) = verdict.other_program {
+            let Beside { gigabytes_per_second, ratio, spread } = other;
+            writeln!(
+                f,
+                "iperf3: {gigabytes_per_second:.2} GB/s; write over iperf3: ratio {ratio:.3}, spread {spread:.2}"
+            )?;
+        }
+        let cpu = verdict.cpu_seconds_per_gigabyte;
+        let plain_cpu = verdict.plain_cpu_seconds_per_gigabyte;
         writeln!(
             f,
-            "64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us; plain TCP {plain50:.2} us, {plain99:.2} us; ratio {:.2}",
+            "CPU: {cpu:.3} s/GB at the client of a write, {plain_cpu:.3} s/GB at both ends of plain TCP"
+        )?;
+        let pings = &verdict.to_and_fro;
+        let ([p50, p90, p99], [plain50, plain90, plain99]) = (pings.messages.all(), pings.plain.all());
+        writeln!(
+            f,
+            "64 bytes to and fro: p50 {p50:.2} us, p90 {p90:.2} us, p99 {p99:.2} us; plain TCP {plain50:.2} us, \
+             {plain90:.2} us, {plain99:.2} us; ratio {:.2}",
             p50 / plain50
         )?;
-        let [p50, p99] = endpoint.notification;
+        let [p50, p90, p99] = pings.notifications.all();
         writeln!(
             f,
-            "notification of 64 bytes to and fro: p50 {p50:.2} us, p99 {p99:.2} us; ratio {:.2}",
+            "notification of 64 bytes to and fro: p50 {p50:.2} us, p90 {p90:.2} us, p99 {p99:.2} us; ratio {:.2}",
             p50 / plain50
         )
     }
 }
 
-/// Plain TCP under several congestion controls.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Calibrated {
-    names: Vec<String>,
-    /// For each layout and congestion control, GB/s and CPU s/GB of each round.
-    layouts: BTreeMap<String, Vec<Vec<(f64, f64)>>>,
-    /// Distance of cores before and after each round, in nanoseconds, and the state if it was the same.
-    distances: Vec<(Option<f64>, Option<f64>, Option<&'static str>)>,
-}
-
-impl Calibrated {
-    pub(super) const fn rounds(&self) -> usize {
-        self.distances.len()
-    }
-
-    pub(super) fn add(&mut self, layout: String, name: &str, index: usize, round: &Round) {
-        if self.names.len() <= index {
-            self.names.push(name.to_owned());
-        }
-        let of_layout = self.layouts.entry(layout).or_default();
-        of_layout.resize(of_layout.len().max(index + 1), Vec::new());
-        let cpu = cpu_seconds_per_gigabyte(round.sender_cpu + round.receiver_cpu, round.bytes);
-        of_layout[index].push((round.gigabytes_per_second(), cpu));
-    }
-
-    pub(super) fn end_round(&mut self, before: Distance, after: Distance) {
-        let state = same_state(before, after);
-        self.distances.push((before.nanoseconds, after.nanoseconds, state));
-    }
-}
-
-impl fmt::Display for Calibrated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "plain TCP, one 64 MiB buffer, each message acknowledged; median GB/s (CPU s/GB)")?;
-        let states: Vec<&'static str> =
-            self.distances.iter().map(|(_, _, state)| state.unwrap_or("changing")).collect();
-        let mut known = states.clone();
-        known.sort_unstable();
-        known.dedup();
-        for state in known {
-            let rounds = states.iter().filter(|one| **one == state).count();
-            writeln!(f, "\ncores {state}, {}", counted(rounds, "round"))?;
-            writeln!(
-                f,
-                "{:44}{}",
-                "",
-                self.names.iter().map(|name| format!("{name:>16}")).collect::<String>()
-            )?;
-            for (layout, by_name) in &self.layouts {
-                write!(f, "{layout:44}")?;
-                for rounds in by_name {
-                    let of_state = rounds.iter().zip(&states).filter(|(_, one)| **one == state);
-                    let (speeds, cpus): (Vec<f64>, Vec<f64>) = of_state.map(|(round, _)| *round).unzip();
-                    let cell = format!(
-                        "{:.1} ({:.2})",
-                        median(&speeds).unwrap_or(0.0),
-                        median(&cpus).unwrap_or(0.0)
-                    );
-                    write!(f, "{cell:>16}")?;
-                }
-                writeln!(f)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn same_state(before: Distance, after: Distance) -> Option<&'static str> {
-    (before.state == after.state).then(|| name(before.state))
-}
-
-const fn name(state: State) -> &'static str {
-    match state {
-        State::Near => "near",
-        State::Far => "far",
-        State::Other => "other",
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod examples {
+    //! Reports as a run would make them.
+
+    use super::super::comparison::{Comparison, EndpointRound, Pings, PlainRound};
+    use super::super::figures::{Condition, Entry, Moved, Percentiles};
+    use super::super::live::{Sample, Timeline};
+    use super::super::nics::{self, Bytes};
+    use super::super::plan::COMPARED;
+    use super::super::sizes::{AtSize, WayAtSize};
+    use super::Report;
+    use benches::distance::{Distance, State};
+
+    fn percentiles(middle: f64) -> Percentiles {
+        Percentiles {
+            p50_microseconds: middle,
+            p90_microseconds: middle * 2.0,
+            p99_microseconds: middle * 3.0,
+        }
+    }
 
     fn entry(speed: f64) -> Entry {
         Entry {
@@ -422,84 +374,169 @@ mod tests {
             messages: 16,
             sender_gigabytes_per_second: speed,
             receiver_gigabytes_per_second: speed,
-            p50_microseconds: 1.0,
-            p99_microseconds: 1.0,
+            latency: percentiles(1.0),
             sender_cpu_seconds_per_gigabyte: 0.1,
             receiver_cpu_seconds_per_gigabyte: 0.1,
         }
     }
 
-    fn moved(speed: f64) -> Moved {
-        Moved {
-            gigabytes_per_second: speed,
-            p50_microseconds: 1.0,
-            p99_microseconds: 1.0,
-            cpu_seconds_per_gigabyte: 0.1,
+    fn moved(gigabytes_per_second: f64) -> Moved {
+        Moved { gigabytes_per_second, latency: percentiles(1.0), cpu_seconds_per_gigabyte: 0.1 }
+    }
+
+    /// A round; `None` if the cores' distance changed in it.
+    pub(in super::super) fn comparison(
+        state: Option<State>,
+        others: f64,
+        product: f64,
+        plain: [f64; 2],
+    ) -> Comparison {
+        let condition = |state| Condition { distance: Distance { nanoseconds: None, state }, others };
+        let conditions = match state {
+            Some(state) => [condition(state), condition(state)],
+            None => [condition(State::Near), condition(State::Far)],
+        };
+        let plain = PlainRound {
+            gigabytes_per_second: plain.to_vec(),
+            long_gigabytes_per_second: plain.to_vec(),
+            cpu_seconds_per_gigabyte: vec![0.2; 2],
+        };
+        let endpoint = EndpointRound {
+            write: moved(product),
+            read: moved(product),
+            vector: moved(product / 2.0),
+            long_write: moved(product * 0.8),
+        };
+        let [messages, notifications, plain_pings] = [6.0, 7.0, 5.0].map(percentiles);
+        let pings = Pings { messages, notifications, plain: plain_pings };
+        Comparison::new(conditions, entry(product), Some(entry(product / 2.0)), plain, endpoint, pings)
+    }
+
+    pub(in super::super) fn way(gigabytes_per_second: f64, server_longer: f64) -> WayAtSize {
+        WayAtSize {
+            gigabytes_per_second,
+            server_gigabytes_per_second: gigabytes_per_second * 1.01,
+            spread: 0.1,
+            latency: percentiles(1e3 / gigabytes_per_second),
+            client_cpu_seconds_per_gigabyte: 0.12,
+            server_cpu_seconds_per_gigabyte: 0.14,
+            server_longer_microseconds: server_longer,
+            pass_microseconds: 10_000.0,
         }
     }
 
-    fn comparison(state: Option<&'static str>, others: f64, product: f64, plain: [f64; 2]) -> Comparison {
-        Comparison {
-            state,
-            nanoseconds_before: None,
-            nanoseconds_after: None,
-            others,
-            product: entry(product),
-            plain: plain.to_vec(),
-            plain_cpu_seconds_per_gigabyte: vec![0.1; 2],
-            scattered: Some(entry(product / 2.0)),
-            endpoint: EndpointRound {
-                write: moved(product),
-                read: moved(product),
-                vector: moved(product / 2.0),
+    pub(in super::super) fn report(comparisons: Vec<Comparison>) -> Report {
+        let at = |size: usize, speed: f64| AtSize {
+            size,
+            in_flight: 2,
+            messages: 16,
+            rounds: 5,
+            write: way(speed, -50.0),
+            read: way(speed * 0.9, 50.0),
+            plain_layout: "one".to_owned(),
+            plain_gigabytes_per_second: speed * 1.1,
+            write_ratio: 0.91,
+            read_ratio: 0.82,
+        };
+        let nics = nics::Moved {
+            nics: [("lo-127.0.0.1", 3), ("lo-127.0.0.2", 1)]
+                .map(|(name, sent)| (name.to_owned(), Bytes { sent: sent * 1_000_000_000, received: 0 }))
+                .into(),
+            interfaces: [("lo".to_owned(), Bytes { sent: 5_000_000_000, received: 5_000_000_000 })].into(),
+            devmem_packets: [("eth1".to_owned(), 7)].into(),
+        };
+        let samples = (0..8).map(|at| Sample {
+            seconds: 30.0 + f64::from(at) / 4.0,
+            gigabytes_per_second: vec![3.0 + f64::from(at) / 10.0, 1.0],
+        });
+        let mut report = Report {
+            plugin: "TCPX_Soft v11 on lo".to_owned(),
+            nics: 2,
+            same_host: true,
+            finalists: vec!["one".to_owned(), "other".to_owned()],
+            comparisons,
+            entries: vec![entry(8.0)],
+            compared_channels: 1,
+            sizes: vec![at(256, 0.01), at(65_536, 2.0), at(COMPARED, 7.0)],
+            client_nics: nics.clone(),
+            server_nics: nics,
+            timeline: Timeline {
+                nics: vec!["lo-127.0.0.1".to_owned(), "lo-127.0.0.2".to_owned()],
+                samples: samples.collect(),
             },
-            notification_p50_microseconds: 7.0,
-            notification_p99_microseconds: 9.0,
-            ping_pong_p50_microseconds: 6.0,
-            ping_pong_p99_microseconds: 8.0,
-            plain_ping_pong_p50_microseconds: 5.0,
-            plain_ping_pong_p99_microseconds: 7.0,
-        }
+            ..Report::default()
+        };
+        report.conclude();
+        report
     }
+}
 
-    fn report(comparisons: Vec<Comparison>) -> Report {
-        let finalists = vec!["one".to_owned(), "other".to_owned()];
-        Report { finalists, comparisons, entries: vec![entry(8.0)], ..Report::default() }
-    }
+#[cfg(test)]
+mod tests {
+    use super::cause;
+    use super::examples::{comparison, report, way};
+    use benches::distance::State::{Far, Near};
 
     #[test]
     fn only_quiet_rounds_of_one_state_are_compared() {
-        let mut rounds = vec![comparison(Some("near"), 0.0, 9.0, [9.0, 10.0]); 5];
-        rounds.push(comparison(Some("far"), 0.0, 2.0, [4.0, 4.0]));
+        let mut rounds = vec![comparison(Some(Near), 0.0, 9.0, [9.0, 10.0]); 5];
+        rounds.push(comparison(Some(Far), 0.0, 2.0, [4.0, 4.0]));
         rounds.extend(vec![comparison(None, 0.0, 1.0, [4.0, 4.0]); 7]);
-        rounds.extend(vec![comparison(Some("near"), 2.0, 20.0, [4.0, 4.0]); 7]);
+        rounds.extend(vec![comparison(Some(Near), 2.0, 20.0, [4.0, 4.0]); 7]);
         let report = report(rounds);
         assert_eq!(report.ratio_line(), "ratio 0.900");
         let text = report.to_string();
-        assert!(text.contains("5 of 20 rounds, cores near"), "{text}");
-        assert!(
-            text.contains("disturbed by other programs: 7 rounds")
-                && text.contains("plain TCP, other: 10.00"),
-            "{text}"
-        );
+        for part in [
+            "5 of 20 rounds, cores near",
+            "disturbed by other programs: 7 rounds",
+            "plain TCP, other: 10.00",
+            "write of 256M between endpoints: 7.20 GB/s, ratio 0.720,",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]
     fn one_of_a_thing_is_not_called_several() {
-        let mut report = report(vec![comparison(Some("near"), 3.0, 9.0, [9.0, 10.0])]);
-        report.compared_channels = 1;
+        let mut report = report(vec![comparison(Some(Near), 3.0, 9.0, [9.0, 10.0])]);
         let text = report.to_string();
-        assert!(text.contains("messages over 1 channel:") && text.contains(": 1 round,"), "{text}");
+        assert!(text.contains("messages over 1 channel on") && text.contains(": 1 round,"), "{text}");
         report.compared_channels = 4;
-        assert!(report.to_string().contains("messages over 4 channels:"), "{report}");
+        assert!(report.to_string().contains("messages over 4 channels on"), "{report}");
     }
 
     #[test]
     fn too_few_rounds_are_unsettled() {
-        let four = vec![comparison(Some("near"), 0.0, 9.0, [9.0, 10.0]); 4];
+        let four = vec![comparison(Some(Near), 0.0, 9.0, [9.0, 10.0]); 4];
         assert_eq!(report(four).ratio_line(), "ratio 0.900 unsettled");
-        let disturbed = vec![comparison(Some("near"), 3.0, 9.0, [9.0, 10.0]); 9];
+        let disturbed = vec![comparison(Some(Near), 3.0, 9.0, [9.0, 10.0]); 9];
         assert_eq!(report(disturbed).ratio_line(), "ratio 0.900 unsettled");
         assert_eq!(report(Vec::new()).ratio_line(), "ratio 0 unsettled");
+    }
+
+    #[test]
+    fn why_the_ends_differ_is_said_in_words() {
+        let quiet = cause("write", &way(7.0, -50.0));
+        assert!(quiet.starts_with("the server counts 50.0 us less of 10.00 ms"), "{quiet}");
+        assert!(!quiet.contains("kept from its core"), "{quiet}");
+        let late = cause("read", &way(7.0, 900.0));
+        assert!(late.contains("900.0 us more of 10.00 ms") && late.contains("kept from its core"), "{late}");
+        let text = report(Vec::new()).to_string();
+        assert!(text.contains("write of 64M: client 7.00 GB/s, server 7.07 GB/s"), "{text}");
+    }
+
+    #[test]
+    fn nics_and_their_balance_are_shown_at_both_ends() {
+        let text = report(Vec::new()).to_string();
+        for end in ["client", "server"] {
+            for part in [
+                format!("{end}, NIC lo-127.0.0.1: sent 3.00 GB, received 0.00 GB, 75.0 %"),
+                format!("{end}: the busiest NIC moved 3.00 times"),
+                format!("{end}, kernel's counters: agrees: 10.00 GB on lo"),
+                format!("{end}, eth1: 7 packets straight into GPU memory"),
+            ] {
+                assert!(text.contains(&part), "{part}: {text}");
+            }
+        }
     }
 }

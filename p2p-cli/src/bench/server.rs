@@ -1,21 +1,23 @@
 //! The end that receives, checks, and does what the client asks.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use benches::cores::{self, Pinned};
 use benches::raw_tcp;
 use p2p_memory::SharedHost;
+use p2p_proto::id::EndpointId;
 use tcpx_core::config::Config;
 
 use super::Options;
 use super::bootstrap::{Door, Peer};
-use super::client::counted;
 use super::content::Content;
 use super::endpoints::Passive;
 use super::link::{Closing, Link, MOST_CHANNELS, MOST_NICS, Opening};
 use super::net::Net;
 use super::ping_pong::Answering;
 use super::placement::Placement;
+use super::text::counted;
 use super::transfer::{self, Receiving};
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
@@ -85,13 +87,14 @@ fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<Str
 }
 
 fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
-    let machine = super::client::machine();
+    let machine = super::session::machine();
     let Some(net) = net else {
         peer.say(&Welcome::Come { addresses: Vec::new(), machine, far: None })?;
         return Ok(Session { transfers: None, raw: None });
     };
     let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
-    let passive = Passive::open(&net, options.listen, &region)?;
+    let reached = peer.stream().local_addr().doing("asking where the client came to")?.ip();
+    let passive = Passive::open(&net, door(options.listen, reached), &region, EndpointId(hello.endpoint))?;
     let mut link = Link::new(net, &region, hello.channels.len())?;
     let addresses = link.listen(&hello.channels)?;
     peer.say(&Welcome::Come { addresses, machine, far: Some(passive.far()) })?;
@@ -99,6 +102,16 @@ fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> 
     link.drive(&mut Opening)?;
     let content = Content::new(region.clone(), hello.seed);
     Ok(Session { transfers: Some(Transfers { link, passive, content, region }), raw: None })
+}
+
+/// Where the client's endpoint knocks: at the address that the user chose, else at all of the family by which the client
+/// came.
+fn door(listen: Option<IpAddr>, reached: IpAddr) -> IpAddr {
+    match (listen.filter(|address| !address.is_unspecified()), reached.to_canonical()) {
+        (Some(address), _) => address,
+        (None, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (None, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 struct Session {
@@ -142,6 +155,16 @@ impl Session {
                 let _pinned = second_core();
                 peer.say(&Answer::Ready)?;
                 self.transfers.as_mut().ok_or_else(none)?.passive.answer(count)?;
+            }
+            Command::Observe => {
+                let passive = &mut self.transfers.as_mut().ok_or_else(none)?.passive;
+                let (time, cpu) = passive.observe(|| peer.say(&Answer::Ready))?;
+                let (nanoseconds, cpu_nanoseconds) = (time.as_nanos() as u64, cpu.as_nanos() as u64);
+                peer.say(&Answer::Passed { nanoseconds, cpu_nanoseconds })?;
+            }
+            Command::Nics => {
+                let moved = self.transfers.as_mut().ok_or_else(none)?.passive.moved();
+                peer.say(&Answer::Nics(moved))?;
             }
             Command::OpenRaw { congestion, working_set, in_flight, same_host } => {
                 let plan = raw_tcp::Plan { congestion, working_set, in_flight, same_host };
@@ -232,4 +255,27 @@ fn receive(
 fn second_core() -> Option<Pinned> {
     let core = *cores::allowed().ok()?.get(1)?;
     cores::pin(core).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::door;
+    use std::net::IpAddr;
+
+    #[test]
+    fn the_endpoint_is_reached_as_the_bootstrap_port_is() {
+        let at = |text: &str| -> IpAddr { text.parse().expect("an address") };
+        for (listen, reached, expected) in [
+            (None, "10.0.0.1", "0.0.0.0"),
+            (None, "::ffff:10.0.0.1", "0.0.0.0"),
+            (None, "fd00::1", "::"),
+            (Some("::"), "::1", "::"),
+            (Some("::"), "::ffff:127.0.0.1", "0.0.0.0"),
+            (Some("0.0.0.0"), "10.0.0.1", "0.0.0.0"),
+            (Some("127.0.0.1"), "127.0.0.1", "127.0.0.1"),
+            (Some("::1"), "::1", "::1"),
+        ] {
+            assert_eq!(door(listen.map(at), at(reached)), at(expected), "{listen:?} {reached}");
+        }
+    }
 }

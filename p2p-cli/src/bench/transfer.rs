@@ -11,10 +11,10 @@ use benches::statistics::Latencies;
 
 use super::arrived::{Arrived, REACH};
 use super::back::{BACK_BYTES, BackSlot};
-use super::client::counted;
 use super::content::Content;
 use super::link::{Link, Work};
 use super::placement::{Placement, Range};
+use super::text::counted;
 use super::words::Pass;
 use crate::failure::Failure;
 

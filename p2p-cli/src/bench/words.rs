@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::nics;
+
 /// Changes whenever a word does, so that two programs that differ say so at once.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// The client's first word.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Hello {
     pub(super) version: u32,
-    /// Numbers of channels, each of which a group of connections has. Empty for a calibration.
+    /// Numbers of channels, each of which a group of connections has. Empty where there are none: for a calibration and
+    /// for a sweep.
     pub(super) channels: Vec<u16>,
     /// Connections of a group, each on a NIC of its own.
     pub(super) nics: usize,
@@ -20,6 +23,8 @@ pub(super) struct Hello {
     pub(super) machine: String,
     /// The run's seed.
     pub(super) seed: u64,
+    /// Who its endpoint is, so that the server takes no other for it.
+    pub(super) endpoint: [u8; 16],
 }
 
 /// The server's answer.
@@ -83,6 +88,10 @@ pub(super) enum Command {
     Check(Pass),
     /// Answer notifications of the client's endpoint.
     Notifications { count: u64 },
+    /// Watch a pass of the client's endpoint, until it notifies that it has ended.
+    Observe,
+    /// Say what the NICs moved in all passes that were watched.
+    Nics,
     /// Open the plain TCP baseline.
     OpenRaw { congestion: Option<String>, working_set: usize, in_flight: usize, same_host: bool },
     /// Serve it; on the server's core where pinned.
@@ -98,6 +107,8 @@ pub(super) enum Answer {
     Ready,
     /// A pass went well.
     Passed { nanoseconds: u64, cpu_nanoseconds: u64 },
+    /// What the NICs moved.
+    Nics(nics::Moved),
     /// It did not; the run is over.
     Failed(String),
 }
