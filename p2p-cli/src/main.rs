@@ -8,6 +8,7 @@ mod bench;
 mod doctor;
 mod failure;
 mod output;
+mod shape;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(options: &bench::Options) -> ExitCode {
-    show_log(options.is_started_server());
+    show_log(options.is_started_server() || options.shape.is_started_follower());
     match bench::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => ended("bench", &failure, options.is_child()),

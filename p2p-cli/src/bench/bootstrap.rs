@@ -1,5 +1,6 @@
 //! The stream over which the ends find each other and agree: frames of a length and JSON.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
@@ -21,20 +22,20 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// The stream to the other end.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
 }
 
 /// The server's port, taken.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(crate) struct Door {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Door {
     /// Takes the port on `address`, or on all addresses.
-    pub(super) fn open(address: Option<IpAddr>, port: u16) -> Result<Self, Failure> {
+    pub(crate) fn open(address: Option<IpAddr>, port: u16) -> Result<Self, Failure> {
         let all = || {
             let every = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
             // A machine without IPv6.
@@ -54,31 +55,60 @@ impl Door {
 
     /// Waits for the client, which is who says a first word that is one. Who else comes, such as a scan of
     /// ports, is sent away.
-    pub(super) fn accept<T: DeserializeOwned>(self, patience: Duration) -> Result<(Peer, T), Failure> {
-        let deadline = Instant::now() + patience;
-        let mut stranger: Option<String> = None;
+    pub(crate) fn accept<T: DeserializeOwned>(self, patience: Duration) -> Result<(Peer, T), Failure> {
+        let mut strangers = Strangers::default();
+        let came = self.come(Instant::now() + patience, &mut strangers)?;
+        came.ok_or_else(|| {
+            Failure::peer(format!(
+                "no client came to {} within {} s{strangers}; start one with --role client --peer <this host>, or \
+                 allow more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
+                self.address,
+                patience.as_secs()
+            ))
+        })
+    }
+
+    /// The next who comes and says a first word that is one. `None` after the deadline.
+    pub(crate) fn come<T: DeserializeOwned>(
+        &self,
+        deadline: Instant,
+        strangers: &mut Strangers,
+    ) -> Result<Option<(Peer, T)>, Failure> {
         loop {
             match self.listener.accept() {
                 Ok((stream, from)) => match Peer::welcome(stream, deadline.min(Instant::now() + MANNERS)) {
-                    Ok(found) => return Ok(found),
-                    Err(failure) => stranger = Some(format!("{from} came and was sent away: {failure}")),
+                    Ok(found) => return Ok(Some(found)),
+                    Err(failure) => {
+                        strangers.last = Some(format!("{from} came and was sent away: {failure}"))
+                    }
                 },
                 Err(error)
                     if [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionAborted]
                         .contains(&error.kind()) => {}
-                Err(error) => return Err(error).doing("waiting for the client"),
+                Err(error) => return Err(error).doing("waiting for the other processes"),
             }
             if Instant::now() >= deadline {
-                let stranger = stranger.map_or_else(String::new, |stranger| format!(" ({stranger})"));
-                return Err(Failure::peer(format!(
-                    "no client came to {} within {} s{stranger}; start one with --role client --peer <this host>, or \
-                     allow more time with UCCL_TCPX_CONNECT_TIMEOUT_SECONDS",
-                    self.address,
-                    patience.as_secs()
-                )));
+                return Ok(None);
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// Where it is.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Who came to a door and was sent away.
+#[derive(Debug, Default)]
+pub(crate) struct Strangers {
+    last: Option<String>,
+}
+
+impl fmt::Display for Strangers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.last.as_ref().map_or(Ok(()), |stranger| write!(f, " ({stranger})"))
     }
 }
 
@@ -99,7 +129,7 @@ fn cannot_bind(address: Option<IpAddr>, port: u16, error: &io::Error) -> Failure
 
 impl Peer {
     /// Connects to the server, again and again until `patience` ends: it may still be starting.
-    pub(super) fn find(host: &str, port: u16, patience: Duration) -> Result<Self, Failure> {
+    pub(crate) fn find(host: &str, port: u16, patience: Duration) -> Result<Self, Failure> {
         let deadline = Instant::now() + patience;
         // A name that is unknown now is a wrong one, which waiting does not mend.
         let addresses: Vec<SocketAddr> = (host, port)
@@ -155,11 +185,16 @@ impl Peer {
     }
 
     /// The stream itself, for the plain TCP baseline, which speaks on it while nobody else does.
-    pub(super) const fn stream(&self) -> &TcpStream {
+    pub(crate) const fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    pub(super) fn say(&mut self, word: &impl Serialize) -> Result<(), Failure> {
+    /// How long the other end may be silent from here on.
+    pub(crate) fn set_silence(&self, time: Duration) -> Result<(), Failure> {
+        self.stream.set_read_timeout(Some(time)).doing("preparing the bootstrap stream")
+    }
+
+    pub(crate) fn say(&mut self, word: &impl Serialize) -> Result<(), Failure> {
         let text =
             serde_json::to_vec(word).map_err(|error| Failure::new(format!("writing a frame: {error}")))?;
         let mut frame = (text.len() as u32).to_le_bytes().to_vec();
@@ -167,7 +202,7 @@ impl Peer {
         self.stream.write_all(&frame).doing("writing to it")
     }
 
-    pub(super) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         hear(&mut self.stream)
     }
 }

@@ -3,7 +3,7 @@
 mod about;
 mod arrived;
 mod back;
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod calibrate;
 mod calibrated;
 mod client;
@@ -16,7 +16,7 @@ mod link;
 mod live;
 mod matrix;
 mod mock;
-mod net;
+pub(crate) mod net;
 mod nics;
 mod options;
 mod ping_pong;
@@ -26,7 +26,7 @@ mod report;
 mod server;
 mod session;
 mod sizes;
-mod spawn;
+pub(crate) mod spawn;
 mod text;
 mod transfer;
 mod words;
@@ -40,13 +40,16 @@ use tcpx_core::config::Config;
 
 use crate::failure::{Doing, Failure};
 pub(crate) use options::Options;
-use options::{Backend, Role};
+pub(crate) use options::{Backend, Role};
 
 /// The soft plugin's congestion control.
 const CONGESTION: &str = "TCPX_SOFT_CONGESTION";
 
 /// Runs one end, or starts both.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if let Some(asked) = options.shape.shape {
+        return crate::shape::run(asked, options);
+    }
     options.check_role()?;
     options.check_backend()?;
     if options.backend == Backend::Mock {

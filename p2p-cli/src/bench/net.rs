@@ -48,21 +48,7 @@ pub(super) struct Net {
 impl Net {
     /// Over the net plugin that options and variables choose.
     pub(super) fn tcpx(options: &Options, config: &Config) -> Result<Self, Failure> {
-        let choice = options.plugin.clone().map_or_else(|| Choice::of(config), Choice::File);
-        let plugin = choice.open(config).map_err(|error| {
-            let also = if options.plugin.is_some() {
-                "; --plugin goes before UCCL_TCPX_PLUGIN_PATH and UCCL_P2P_TRANSPORT"
-            } else {
-                ""
-            };
-            Failure::new(format!("{}{also}", error.text()))
-        })?;
-        if plugin.devices().is_empty() {
-            return Err(Failure::new(format!(
-                "net plugin {} found no NIC; the soft plugin takes addresses from TCPX_SOFT_ADDRESSES",
-                plugin.name()
-            )));
-        }
+        let plugin = open_plugin(options, config)?;
         let name = format!("{} {}", plugin.name(), plugin.version());
         let is_soft = plugin.nature() == Nature::Soft;
         let origin = Instant::now();
@@ -125,6 +111,26 @@ impl Net {
             self.rails.iter().map(|rail| nics[usize::from(rail.nic.0)].name.as_str()).collect();
         format!("{} on {}", self.name, names.join(", "))
     }
+}
+
+/// The net plugin that options and variables choose, which has NICs.
+pub(crate) fn open_plugin(options: &Options, config: &Config) -> Result<Arc<Plugin>, Failure> {
+    let choice = options.plugin.clone().map_or_else(|| Choice::of(config), Choice::File);
+    let plugin = choice.open(config).map_err(|error| {
+        let also = if options.plugin.is_some() {
+            "; --plugin goes before UCCL_TCPX_PLUGIN_PATH and UCCL_P2P_TRANSPORT"
+        } else {
+            ""
+        };
+        Failure::new(format!("{}{also}", error.text()))
+    })?;
+    if plugin.devices().is_empty() {
+        return Err(Failure::new(format!(
+            "net plugin {} found no NIC; the soft plugin takes addresses from TCPX_SOFT_ADDRESSES",
+            plugin.name()
+        )));
+    }
+    Ok(plugin)
 }
 
 /// Where the NICs that may be used come from.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
+use crate::shape;
 
 /// Which end this process is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -46,13 +47,16 @@ pub(crate) struct Options {
     pub(crate) nics: Option<u8>,
     /// Numbers of channels to measure, 1 to 16 each, per connection; each NIC has a connection of its own
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(default_value_ifs([("shape", "orchestrator", "8"), ("shape", "per-gpu", "4"), ("shape", "both", "8,4")]))]
     pub(crate) channels: Vec<u8>,
     /// Message sizes, such as 64K, 4M; at most 1G; a simulation leaves out 256M unless it is asked for
     #[arg(long, value_delimiter = ',', default_value = "256,4K,64K,1M,16M,64M,256M", value_parser = size)]
     #[arg(default_value_if("backend", "mock", "256,4K,64K,1M,16M,64M"))]
+    #[arg(default_value_if("shape", clap::builder::ArgPredicate::IsPresent, "8M"))]
     pub(crate) sizes: Vec<usize>,
     /// About how long to run; a simulation ends earlier if everything is measured
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(default_value_if("shape", clap::builder::ArgPredicate::IsPresent, "10"))]
     pub(crate) seconds: u64,
     /// Keeps everything measured in this file
     #[arg(long, value_name = "FILE")]
@@ -69,6 +73,8 @@ pub(crate) struct Options {
     /// Address that the server listens on; without it, all
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) shape: shape::Options,
     /// Started by another p2p
     #[arg(long, hide = true)]
     child: bool,

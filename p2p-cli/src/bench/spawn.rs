@@ -12,7 +12,7 @@ use crate::failure::{Failure, PEER_LOST, SAID};
 
 const LOOPBACK: &str = "127.0.0.1";
 /// Variables that choose the soft plugin's NICs. Where the user has set one, it decides.
-const CHOOSE_NICS: [&str; 2] = ["TCPX_SOFT_ADDRESSES", "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME"];
+pub(crate) const CHOOSE_NICS: [&str; 2] = ["TCPX_SOFT_ADDRESSES", "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME"];
 const POLL: Duration = Duration::from_millis(10);
 /// How long a process may go on after the other has failed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub(super) fn both() -> Result<(), Failure> {
 }
 
 /// This program's file.
-pub(super) fn program() -> Result<PathBuf, Failure> {
+pub(crate) fn program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::new(format!("finding the program's own file: {error}")))
 }
 
