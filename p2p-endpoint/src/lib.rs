@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod control_tcp;
 pub mod counters;
 pub mod endpoint;

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod bindings;
+mod cores;
 mod environment;
 mod error;
 mod interfaces;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use tcpx_sys::log::{Level, Subsystems};
 
 pub use bindings::{Binding, Bindings, CpuRange};
+pub use cores::{Affinity, core_list};
 pub use environment::{Environment, FixedEnvironment, ProcessEnvironment};
 pub use error::{ConfigError, Problem, Warning};
 pub use interfaces::{DeviceChoice, DeviceSelector, InterfaceFilter, NicNames};
@@ -204,6 +206,8 @@ settings! {
         "time without a word after which an endpoint asks its peer for a sign of life; less than UCCL_P2P_PEER_TIMEOUT_SECONDS";
     stall_seconds: Number<0, 86_400> = "10", "UCCL_P2P_STALL_SECONDS",
         "time after which a transfer of an endpoint that waits for one and the same thing is logged as a stall, with what it waits for; 0: never";
+    affinity: Affinity = "auto", "UCCL_P2P_AFFINITY",
+        "cores of an endpoint's progress thread; auto: those of the NUMA node of its NICs, where all of them lie at one and it has cores that the plugin's workers are not bound to; off: wherever the system puts it";
     secret: Option<SharedSecret> = "", "UCCL_P2P_SECRET",
         "what all endpoints of a job must know to speak with each other, best 32 random bytes as text; it is never printed, and data is not encrypted; unset: whoever reaches an endpoint may speak";
     silence_seconds: Option<Number<1, 86_400>> = "", "UCCL_P2P_SILENCE_SECONDS",
@@ -215,9 +219,9 @@ settings! {
     local_device: GpuIndex = "0", "UCCL_TCPX_LOCAL_DEVICE" | "UCCL_TCPX_DEVICE_IDX",
         "GPU of this endpoint, counted in PCI address order";
     oob_port: Port = "28900", "UCCL_TCPX_OOB_PORT" | "UCCL_TCPX_CTRL_PORT",
-        "first port to listen on for the control connection; checked here, used by layers above";
+        "port at which an endpoint listens for peers; where nobody sets it, the system chooses one, which travels in the metadata";
     port_retries: Number<0, 1024> = "16", "UCCL_TCPX_PORT_RETRIES",
-        "following ports to try when that port is taken; checked here, used by layers above";
+        "following ports to try when that port is taken";
     control_ip: ControlAddress = "auto", "UCCL_TCPX_CTRL_IP",
         "address given to peers for the control and exchange connections; auto: those of the control NIC, of the data NIC, and of the others, in this order";
     bootstrap_port_base: PortBase = "20000", "UCCL_TCPX_BOOTSTRAP_PORT_BASE",

@@ -3,10 +3,13 @@
 
 mod future;
 mod open;
+mod remote;
+mod reports;
 mod shared;
 mod slots;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -16,11 +19,12 @@ use bytes::Bytes;
 use p2p_memory::Memory;
 use p2p_proto::hello::Facts;
 use p2p_proto::peer::Outcome;
-use p2p_transport::{Control, Error, ErrorKind, Transport};
+use p2p_transport::{Control, Error, ErrorKind, Rail, Transport};
 
 pub use future::Ending;
 pub use slots::{OpId, Status};
 
+use crate::affinity::{self, Moved, Placement};
 use crate::counters::EndpointCounters;
 use crate::engine::{Engine, LinkId, OpToken, Options, Part, Request, Stall};
 use crate::exports::{Access, Item};
@@ -42,6 +46,7 @@ struct Inner {
     /// That made it. A forked child has no progress thread, and its streams are its parent's.
     process: u32,
     thread: Option<JoinHandle<()>>,
+    placement: Option<Placement>,
     close_timeout: Duration,
     stall_after: Duration,
 }
@@ -75,10 +80,21 @@ impl Endpoint {
     pub fn new(
         transport: Box<dyn Transport>,
         control: Box<dyn Control>,
-        options: Options,
+        mut options: Options,
         progress: Progress,
     ) -> Result<Self, Error> {
         let (close_timeout, stall_after) = (options.close_timeout, options.stall_after);
+        let placement = match progress {
+            Progress::Thread => Some(placed(transport.as_ref(), &mut options)?),
+            Progress::Caller => None,
+        };
+        // What is allocated from here on lies near the thread, which is started there.
+        let moved = match &placement {
+            Some(Placement::On(cores, _)) => Moved::to(cores)
+                .inspect_err(|error| tracing::warn!("the progress thread runs anywhere: {error}"))
+                .ok(),
+            Some(Placement::Anywhere(_)) | None => None,
+        };
         let device = |error: std::io::Error| {
             Error::new(ErrorKind::Device, "open", format!("making an endpoint: {error}")).with_source(error)
         };
@@ -93,11 +109,13 @@ impl Endpoint {
                 Some(named.spawn(move || shared.drive_safely()).map_err(device)?)
             }
         };
+        drop(moved);
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
                 process: std::process::id(),
                 thread,
+                placement,
                 close_timeout,
                 stall_after,
             }),
@@ -111,6 +129,12 @@ impl Endpoint {
     /// What peers learn of this endpoint.
     pub fn facts(&self) -> Facts {
         self.shared().look(|engine| engine.facts().clone())
+    }
+
+    /// Where its progress thread runs, and why; `None` without one. [`threads`](crate::affinity::threads) lists those of
+    /// the whole process.
+    pub fn placement(&self) -> Option<&Placement> {
+        self.inner.placement.as_ref()
     }
 
     /// Where peers knock, with the real port; the address may be that of all interfaces.
@@ -393,6 +417,27 @@ impl Endpoint {
         // Behind the round that is being made: whoever knows that a write is done finds it counted.
         self.shared().look(|_| self.shared().reports().counter(link, counter))
     }
+}
+
+/// Where the thread that drives these rails belongs. The rails are chosen by then.
+fn placed(transport: &dyn Transport, options: &mut Options) -> Result<Placement, Error> {
+    if options.rails.is_empty() {
+        options.rails = transport.rails(options.device)?;
+    }
+    let node = |rail: &Rail| {
+        let nic = transport.nics().iter().find(|nic| nic.id == rail.nic);
+        nic.and_then(|nic| nic.numa_node)
+    };
+    let nodes: Vec<Option<u16>> = options.rails.iter().map(node).collect();
+    let near = |node| affinity::of_node(Path::new("/"), node);
+    let placement = options.affinity.place(&nodes, &affinity::allowed(), near)?;
+    match &placement {
+        Placement::On(cores, why) => {
+            tracing::info!("the progress thread runs on cores {}: {why}", affinity::in_words(cores));
+        }
+        Placement::Anywhere(why) => tracing::info!("the progress thread runs on any core: {why}"),
+    }
+    Ok(placement)
 }
 
 impl std::fmt::Debug for Endpoint {

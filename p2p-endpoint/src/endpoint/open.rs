@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use p2p_transport::Error;
-use p2p_transport_tcpx::{Choice, Options as TcpxOptions, Tcpx};
+use p2p_transport_tcpx::{Choice, Options as TcpxOptions, Tcpx, addresses_of_host};
 use tcpx_core::Plugin;
 use tcpx_core::config::Config;
 
 use super::{Endpoint, Progress};
+use crate::affinity::Wish;
 use crate::control_tcp::{TcpControl, TcpOptions};
 use crate::engine::Options;
 use crate::secret::Secret;
@@ -46,6 +47,11 @@ impl Endpoint {
         options: Options,
         progress: Progress,
     ) -> Result<Self, Error> {
+        let mut options = options;
+        if options.host.is_empty() {
+            let nics: Vec<&str> = plugin.devices().iter().map(|device| device.name).collect();
+            options.host = addresses_of_host(config, &nics);
+        }
         let transport = Tcpx::new(plugin, config, TcpxOptions::of(config, Instant::now()))?;
         let mut streams = TcpOptions::default();
         (streams.connect_timeout, streams.close_timeout) = (options.connect_timeout, options.close_timeout);
@@ -59,6 +65,11 @@ impl Options {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut options = Self::new(format!("{host}:{}", std::process::id()));
         options.connect_timeout = Duration::from_secs(config.connect_timeout_seconds.value.get());
+        if config.oob_port.is_from_user() {
+            options.door.set_port(config.oob_port.value.get());
+            options.port_retries = config.port_retries.value.get() as u16;
+        }
+        options.affinity = Wish::of(config);
         options.secret = Secret::of(config);
         options.caps.silence = Duration::from_secs(config.peer_timeout_seconds.value.get());
         options.caps.ping_after = Duration::from_secs(config.heartbeat_seconds.value.get());

@@ -1,12 +1,14 @@
 //! What an engine reports, and what it is told when it is made.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_proto::peer::{Caps, Outcome};
 use p2p_transport::{ConnId, Id, Rail};
+use tcpx_core::config::Affinity;
 
+use crate::affinity::Wish;
 use crate::secret::Secret;
 
 /// A link to a peer. A stale id is refused and never names another link.
@@ -110,6 +112,12 @@ pub struct Options {
     pub rails: Vec<Rail>,
     /// Where peers knock; port 0 lets the system choose one.
     pub door: SocketAddr,
+    /// Following ports to try when that one is taken.
+    pub port_retries: u16,
+    /// Addresses of this host that peers can reach, best first: where they knock if the door has none of its own.
+    pub host: Vec<IpAddr>,
+    /// Where a progress thread shall run.
+    pub affinity: Wish,
     /// Time that a link may take to come up.
     pub connect_timeout: Duration,
     /// Time that a link may take to end in peace.
@@ -132,6 +140,9 @@ impl Options {
             device: None,
             rails: Vec::new(),
             door: SocketAddr::from(([0, 0, 0, 0], 0)),
+            port_retries: 0,
+            host: Vec::new(),
+            affinity: Wish { affinity: Affinity::Auto, taken: Vec::new() },
             connect_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             stall_after: Duration::from_secs(10),

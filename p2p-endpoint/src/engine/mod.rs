@@ -3,6 +3,7 @@
 //! It belongs to one thread at a time, never waits, and reads no clock: [`Engine::poll`] does what can be done and
 //! says how long its caller may sleep. So it runs in a thread, in a waiting caller, and in a simulation.
 
+mod ending;
 mod event;
 mod link;
 mod memory;
@@ -150,7 +151,7 @@ impl Engine {
             let text = format!("{} NICs serve this memory; 1 to {} are possible", rails.len(), MOST_RAILS);
             return Err(Error::new(ErrorKind::Unsupported, "open", text));
         }
-        let door = control.listen(options.door)?;
+        let door = listen(control.as_mut(), options.door, options.port_retries)?;
         let (high, low, epoch) = (random(), random(), random());
         let mut id = [0; 16];
         id[..8].copy_from_slice(&high.to_le_bytes());
@@ -198,6 +199,11 @@ impl Engine {
     /// What peers learn of this endpoint.
     pub const fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Addresses of this host that peers can reach, best first; see [`Options::host`].
+    pub fn host(&self) -> &[std::net::IpAddr] {
+        &self.options.host
     }
 
     /// Where peers knock, with the real port.
@@ -548,6 +554,27 @@ impl std::fmt::Debug for Engine {
             .field("links", &self.links.len())
             .finish_non_exhaustive()
     }
+}
+
+/// A door at this port, or at one of so many that follow.
+fn listen(control: &mut dyn Control, at: SocketAddr, retries: u16) -> Result<DoorId, Error> {
+    let mut refused = control.listen(at);
+    let retries = if at.port() == 0 { 0 } else { retries };
+    for port in (at.port()..=u16::MAX).skip(1).take(retries.into()) {
+        if refused.is_ok() {
+            break;
+        }
+        refused = control.listen(SocketAddr::new(at.ip(), port)).map_err(|last| match retries {
+            1 => last,
+            _ => Error::new(
+                last.kind(),
+                "listen",
+                format!("{} (from port {} on, UCCL_TCPX_PORT_RETRIES bounds it)", last.text(), at.port()),
+            )
+            .with_source(last),
+        });
+    }
+    refused
 }
 
 /// What the protocol did not take.

@@ -78,7 +78,7 @@ fn binding(group: &str) -> Option<Binding> {
     Some(Binding { interface: interface.to_owned(), ranges })
 }
 
-fn cpu(text: &str) -> Option<u16> {
+pub(super) fn cpu(text: &str) -> Option<u16> {
     let digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let cpu: u16 = if digits_only { text.parse().ok()? } else { return None };
     (cpu < CPUS).then_some(cpu)

@@ -15,6 +15,7 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     ("UCCL_P2P_PEER_TIMEOUT_SECONDS", &["2", "600"], &["1", "601", "5s", "-1"]),
     ("UCCL_P2P_HEARTBEAT_SECONDS", &["1", "4"], &["0", "301", "x"]),
     ("UCCL_P2P_STALL_SECONDS", &["0", "10", "86400"], &["86401", "-1", "x"]),
+    ("UCCL_P2P_AFFINITY", &["auto", "off", "0-3,8", " 5 "], &["on", "3-1", ",", "0-9999"]),
     ("UCCL_P2P_SECRET", &["x", " a b ", "0"], &[]),
     ("UCCL_P2P_SILENCE_SECONDS", &["1", "86400"], &["0", "86401", "x"]),
     ("UCCL_TCPX_PLUGIN_PATH", &["/a", "b/c.so"], &[]),
