@@ -8,6 +8,7 @@ mod bench;
 mod doctor;
 mod failure;
 mod output;
+mod report;
 mod shape;
 
 use std::io::Write as _;

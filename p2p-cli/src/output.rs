@@ -24,6 +24,8 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// A file for results, which keeps what it has until there are new ones.
 #[derive(Debug)]
 pub(crate) struct Kept {
+    /// The option that names it.
+    option: &'static str,
     /// As the user wrote it.
     asked: PathBuf,
     target: PathBuf,
@@ -32,14 +34,19 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Checks now what would fail after everything is measured.
+    /// The file that `--json` names. Checks now what would fail after everything is measured.
     pub(crate) fn new(asked: &Path) -> Result<Self, Failure> {
-        let kept = Self::find(asked);
+        Self::of("--json", asked)
+    }
+
+    /// As [`new`](Self::new), of another option.
+    pub(crate) fn of(option: &'static str, asked: &Path) -> Result<Self, Failure> {
+        let kept = Self::find(option, asked);
         kept.check().map_err(|error| kept.failure(&error))?;
         Ok(kept)
     }
 
-    fn find(asked: &Path) -> Self {
+    fn find(option: &'static str, asked: &Path) -> Self {
         // What a link leads to is replaced, not the link.
         let target = fs::canonicalize(asked).unwrap_or_else(|_| asked.to_owned());
         let special = fs::metadata(&target).is_ok_and(|about| !about.is_file() && !about.is_dir());
@@ -49,7 +56,7 @@ impl Kept {
             name.push(format!(".{}", std::process::id()));
             target.with_file_name(name)
         });
-        Self { asked: asked.to_owned(), target, temporary }
+        Self { option, asked: asked.to_owned(), target, temporary }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -65,10 +72,15 @@ impl Kept {
         fs::remove_file(temporary)
     }
 
-    /// Replaces what the file had.
+    /// Replaces what the file had, by JSON.
     pub(crate) fn write(&self, results: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_vec_pretty(results).map_err(|error| self.failure(&error.into()))?;
+        self.write_text(&text)
+    }
+
+    /// Replaces what the file had.
+    pub(crate) fn write_text(&self, text: &[u8]) -> Result<(), Failure> {
         let write = || {
-            let text = serde_json::to_vec_pretty(results)?;
             let Some(temporary) = &self.temporary else { return fs::write(&self.target, text) };
             let written = fs::write(temporary, text).and_then(|()| fs::rename(temporary, &self.target));
             written.inspect_err(|_| drop(fs::remove_file(temporary)))
@@ -76,8 +88,17 @@ impl Kept {
         write().map_err(|error| self.failure(&error))
     }
 
+    /// As the user wrote it.
+    pub(crate) fn name(&self) -> String {
+        self.asked.display().to_string()
+    }
+
     fn failure(&self, error: &io::Error) -> Failure {
-        Failure::new(format!("--json {}: {error}; choose a file that can be written", self.asked.display()))
+        Failure::new(format!(
+            "{} {}: {error}; choose a file that can be written",
+            self.option,
+            self.asked.display()
+        ))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::output::{self, Kept};
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
     let began = Instant::now();
     let json = options.json.as_deref().map(Kept::new).transpose()?;
+    let page = options.report.as_deref().map(|file| Kept::of("--report", file)).transpose()?;
     let net = if options.calibrate { None } else { Some(Net::tcpx(options, config)?) };
     let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
@@ -40,7 +41,14 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
     session.end()?;
     // First of all: standard output may have nobody who reads it.
     json.map_or(Ok(()), |json| json.write(&report))?;
-    output::print(&format!("{report}{}\n", report.ratio_line()))?;
+    let charts = match &page {
+        Some(page) => {
+            page.write_text(report.page().to_html().as_bytes())?;
+            format!("charts: {}", page.name())
+        }
+        None => "charts: --report FILE writes one HTML file with all of this".to_owned(),
+    };
+    output::print(&format!("{report}{charts}\n{}\n", report.ratio_line()))?;
     session.close();
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::nics::{self, Bytes};
 
 /// Between two looks at an endpoint's counters.
-const SAMPLE: Duration = Duration::from_millis(250);
+pub(super) const SAMPLE: Duration = Duration::from_millis(250);
 /// Between two drawings of a bar whose numbers stand still.
 const TICK: Duration = Duration::from_millis(125);
 /// A NIC's bar is full at this many gigabytes per second, until it was faster.

@@ -19,6 +19,7 @@ mod mock;
 pub(crate) mod net;
 mod nics;
 mod options;
+mod page;
 mod ping_pong;
 mod placement;
 mod plan;

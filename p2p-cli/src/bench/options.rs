@@ -61,6 +61,9 @@ pub(crate) struct Options {
     /// Keeps everything measured in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes everything measured as charts and tables into this HTML file, such as report.html; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Shows no progress
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -68,7 +71,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
     /// Measures only plain TCP, one 64 MiB buffer, every layout and congestion control
-    #[arg(long)]
+    #[arg(long, conflicts_with = "report")]
     pub(crate) calibrate: bool,
     /// Address that the server listens on; without it, all
     #[arg(long, value_name = "ADDRESS")]
@@ -98,6 +101,7 @@ impl Options {
             (self.plugin.is_some(), "--plugin", "a simulation has no net plugin"),
             (self.congestion.is_some(), "--congestion", "a simulation has no sockets"),
             (self.calibrate, "--calibrate", "a simulation has no plain TCP"),
+            (self.report.is_some(), "--report", "its charts are of a machine"),
         ];
         let wrong = wrong.into_iter().find(|(given, ..)| self.backend == Backend::Mock && *given);
         wrong.map_or(Ok(()), |(_, name, why)| {
@@ -194,9 +198,13 @@ mod tests {
 
     #[test]
     fn a_simulation_has_no_sockets_and_no_roles() {
-        for line in
-            [&["--role", "server"][..], &["--plugin", "x.so"], &["--congestion", "cubic"], &["--calibrate"]]
-        {
+        for line in [
+            &["--role", "server"][..],
+            &["--plugin", "x.so"],
+            &["--congestion", "cubic"],
+            &["--calibrate"],
+            &["--report", "x.html"],
+        ] {
             let line = [&["--backend", "mock"], line].concat();
             let text = parse(&line).expect("clap takes it").check_backend().expect_err("refused").to_string();
             assert!(text.starts_with(line[2]) && text.contains("--backend mock"), "{text}");
