@@ -25,16 +25,17 @@ struct Total {
 }
 
 fn main() -> ExitCode {
-    let (mut seeds, mut first, mut limit) = (1000, 1, None);
+    let (mut seeds, mut first, mut limit, mut failures) = (1000, 1, None, u64::MAX);
     let words: Vec<String> = std::env::args().skip(1).collect();
     for pair in words.chunks(2) {
         let number = |word: &String| word.parse::<f64>().ok().filter(|number| *number >= 0.0);
         match (pair[0].as_str(), pair.get(1).and_then(number)) {
             ("--seeds", Some(number)) => seeds = number as u64,
             ("--seed", Some(number)) => first = number as u64,
+            ("--failures", Some(number)) => failures = number as u64,
             ("--minutes", Some(number)) => limit = Some(Duration::from_secs_f64(number * 60.0)),
             _ => {
-                eprintln!("usage: simulate [--seeds N] [--seed FIRST] [--minutes M]");
+                eprintln!("usage: simulate [--seeds N] [--seed FIRST] [--minutes M] [--failures STOP_AFTER]");
                 return ExitCode::from(2);
             }
         }
@@ -47,11 +48,13 @@ fn main() -> ExitCode {
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds || limit.is_some_and(|limit| begin.elapsed() >= limit) {
+            let total = || total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let enough = total().failed.len() as u64 >= failures;
+            if enough || seed >= first + seeds || limit.is_some_and(|limit| begin.elapsed() >= limit) {
                 return;
             }
             let ran = sim::run(seed);
-            let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut total = total();
             total.runs += 1;
             total.transfers += ran.transfers;
             total.done += ran.done;
@@ -66,12 +69,13 @@ fn main() -> ExitCode {
             scope.spawn(work);
         }
     });
-    let Total { runs, transfers, done, bytes, failed } =
+    let Total { runs, transfers, done, bytes, mut failed } =
         total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     println!(
         "endpoints: {runs} runs from seed {first}, {transfers} transfers, {done} of them done, {bytes} bytes, in {:.1} s",
         begin.elapsed().as_secs_f64()
     );
+    failed.sort_unstable();
     for (seed, findings) in failed.iter().take(SHOWN) {
         println!("to do it again: cargo xtask sim --endpoints --seeds 1 --seed {seed}");
         findings.iter().take(SHOWN).for_each(|finding| println!("  {finding}"));

@@ -30,7 +30,7 @@ const GUARD: usize = 64;
 const POISON: u8 = 0xa5;
 
 /// How a run went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ran {
     pub(crate) transfers: u64,
     pub(crate) done: u64,
@@ -63,25 +63,48 @@ struct Target {
 #[derive(Debug)]
 struct Op {
     len: u64,
-    /// Person, target and offset of what has to be there when it is done; the person and offset of the source.
-    lands: Option<(usize, usize, usize)>,
-    from: Option<(usize, usize)>,
+    /// What has to be there when it is done; `None` where this end does not know.
+    lands: Option<Lands>,
     /// It reads into memory of this end, which is the caller's again when it has ended.
     reads: bool,
     /// To ask what it waits for.
     of: Option<(LinkId, TransferId)>,
 }
 
+/// Bytes of a source that go to a target.
+#[derive(Clone, Copy, Debug)]
+struct Lands {
+    len: usize,
+    /// Person and offset of the source.
+    from: (usize, usize),
+    /// Person, target and offset.
+    to: (usize, usize, usize),
+}
+
+/// First byte of a notification that follows a write, before the write's token.
+const AFTER: u8 = 9;
+
 pub(crate) struct Sim {
     world: World,
     random: Random,
     people: Vec<Person>,
     next: u64,
+    /// Writes after which a notification was sent that has not come, by token: what has to be there when it comes.
+    told: BTreeMap<u64, Lands>,
     findings: Vec<String>,
     ran: Ran,
 }
 
+/// Runs one seed. A panic is a finding as well, so that its seed is known.
 pub(crate) fn run(seed: u64) -> Ran {
+    std::panic::catch_unwind(|| run_unguarded(seed)).unwrap_or_else(|why| {
+        let text = why.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| why.downcast_ref::<&str>().copied()).unwrap_or("without words");
+        Ran { findings: vec![format!("it panicked: {text}")], ..Ran::default() }
+    })
+}
+
+fn run_unguarded(seed: u64) -> Ran {
     let mut sim = Sim::new(seed);
     sim.connect_all();
     let pace = [5, 60, 400][sim.random.index(3)];
@@ -149,8 +172,8 @@ impl Sim {
             people.push(Person { engine, source, source_mr, targets, links, ops, notified: 0 });
         }
         world.script(script);
-        let ran = Ran { transfers: 0, done: 0, bytes: 0, trace: 0, findings: Vec::new() };
-        Self { world, random, people, next: 1, findings: Vec::new(), ran }
+        let told = BTreeMap::new();
+        Self { world, random, people, next: 1, told, findings: Vec::new(), ran: Ran::default() }
     }
 
     fn find(&mut self, text: String) {
@@ -287,14 +310,16 @@ impl Sim {
             true => Request::Write { into: &items, counter: None },
             false => Request::Read { from: &items },
         };
-        let op = Op {
-            len: len as u64,
-            lands: Some((to, target, offset)),
-            from: Some((from, source)),
-            reads: !write,
-            of: None,
-        };
-        self.start(who, link, &parts, request, op);
+        let lands = Lands { len, from: (from, source), to: (to, target, offset) };
+        let op = Op { len: len as u64, lands: Some(lands), reads: !write, of: None };
+        let Some((token, transfer)) = self.start(who, link, &parts, request, op) else { return };
+        if write && self.random.one_in(3) {
+            let text: Vec<u8> = [AFTER].into_iter().chain(token.to_le_bytes()).collect();
+            // A link that is full takes none.
+            if self.people[who].engine.notify(link, Some(transfer), text.into()).is_ok() {
+                self.told.insert(token, lands);
+            }
+        }
     }
 
     fn two_sided(&mut self, who: usize, send: bool) {
@@ -305,26 +330,34 @@ impl Sim {
                 let mr = self.people[who].source_mr;
                 self.cut(mr, source, len)
             };
-            let op = Op { len: len as u64, lands: None, from: Some((who, source)), reads: false, of: None };
+            let op = Op { len: len as u64, lands: None, reads: false, of: None };
             self.start(who, link, &parts, Request::Send, op);
         } else {
             let len = 260_000;
             let Some((target, offset)) = self.place(who, len) else { return };
             let Some(mr) = self.people[who].targets[target].mr else { return };
             let parts = self.cut(mr, offset, len);
-            let op = Op { len: len as u64, lands: None, from: None, reads: false, of: None };
+            let op = Op { len: len as u64, lands: None, reads: false, of: None };
             self.start(who, link, &parts, Request::Recv, op);
         }
     }
 
-    fn start(&mut self, who: usize, link: LinkId, parts: &[Part], request: Request<'_>, op: Op) {
+    /// Its token and number, unless the link takes none.
+    fn start(
+        &mut self,
+        who: usize,
+        link: LinkId,
+        parts: &[Part],
+        request: Request<'_>,
+        op: Op,
+    ) -> Option<(u64, TransferId)> {
         let token = self.next;
         self.next += 1;
-        if let Ok(transfer) = self.people[who].engine.start(link, OpToken(token), parts, request) {
-            let op = Op { of: Some((link, transfer)), ..op };
-            self.people[who].ops.insert(token, op);
-            self.ran.transfers += 1;
-        }
+        let transfer = self.people[who].engine.start(link, OpToken(token), parts, request).ok()?;
+        let op = Op { of: Some((link, transfer)), ..op };
+        self.people[who].ops.insert(token, op);
+        self.ran.transfers += 1;
+        Some((token, transfer))
     }
 
     /// One round of everybody; true if somebody wants another at once.
@@ -350,13 +383,18 @@ impl Sim {
                     None => self.find(format!("{link:?} leads to nobody")),
                 }
             }
-            Event::Closed(link) => self.people[who].links.retain(|(one, _)| *one != link),
+            Event::Closed(link) => {
+                self.people[who].links.retain(|(one, _)| *one != link);
+                let why = self.people[who].engine.why(link).map_or_else(String::new, ToString::to_string);
+                // Whatever is lost, nobody here says what may not be said.
+                if why.contains("broke the protocol") {
+                    self.find(format!("a link of {who} ended: {why}"));
+                }
+            }
             Event::Ended { token, outcome, .. } => self.ended(who, token.0, outcome),
             Event::Notified { bytes, .. } => {
                 self.people[who].notified += 1;
-                if bytes.iter().any(|byte| *byte != 7) {
-                    self.find("a notification has other bytes than were sent".to_owned());
-                }
+                self.notified(who, &bytes);
             }
             Event::Counted { .. } => self.find("nobody counts".to_owned()),
             _ => self.find("an event that nobody knows".to_owned()),
@@ -377,19 +415,44 @@ impl Sim {
         if bytes > op.len || op.lands.is_some() && bytes != op.len {
             self.find(format!("{bytes} bytes are done of {op:?}"));
         }
-        let (Some((to, target, offset)), Some((from, source))) = (op.lands, op.from) else { return };
-        let mut found = vec![0; op.len as usize];
-        self.people[to].targets[target].memory.copy_out(offset, &mut found).expect("in bounds");
-        let wrong = found.iter().enumerate().find(|(at, byte)| **byte != pattern(source + at, from as u8));
-        if let Some((at, _)) = wrong {
+        if let Some(at) = op.lands.and_then(|lands| self.wrong_byte(&lands)) {
             self.find(format!("byte {at} of {op:?} is wrong although it is done"));
+        }
+    }
+
+    /// The first byte that is not what was sent.
+    fn wrong_byte(&self, lands: &Lands) -> Option<usize> {
+        let Lands { len, from: (from, source), to: (to, target, offset) } = *lands;
+        let mut found = vec![0; len];
+        self.people[to].targets[target].memory.copy_out(offset, &mut found).expect("in bounds");
+        found.iter().zip(source..).position(|(byte, at)| *byte != pattern(at, from as u8))
+    }
+
+    /// One that follows a write comes once, to whom was written, and after the write.
+    fn notified(&mut self, who: usize, bytes: &[u8]) {
+        let token = bytes.strip_prefix(&[AFTER]).and_then(|token| token.try_into().ok());
+        let Some(token) = token.map(u64::from_le_bytes) else {
+            if bytes.iter().any(|byte| *byte != 7) {
+                self.find("a notification has other bytes than were sent".to_owned());
+            }
+            return;
+        };
+        match self.told.remove(&token) {
+            Some(lands) if lands.to.0 == who => {
+                if let Some(at) = self.wrong_byte(&lands) {
+                    self.find(format!(
+                        "{who} is notified of write {token}, and byte {at} of it is not there"
+                    ));
+                }
+            }
+            other => self.find(format!("{who} is notified of write {token}, which is not so: {other:?}")),
         }
     }
 
     /// The memory of a read that failed is the caller's again: nobody writes there any more.
     fn free(&mut self, who: usize, op: &Op) {
-        let Some((to, target, offset)) = op.lands.filter(|(to, ..)| op.reads && *to == who) else { return };
-        let target = &mut self.people[to].targets[target];
+        let Some((_, target, offset)) = op.lands.filter(|_| op.reads).map(|lands| lands.to) else { return };
+        let target = &mut self.people[who].targets[target];
         target.memory.fill(offset, op.len as usize, POISON).expect("in bounds");
         target.touched.retain(|(at, _)| *at != offset);
     }
