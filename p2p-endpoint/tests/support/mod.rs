@@ -4,6 +4,7 @@
 
 pub(crate) mod log;
 pub(crate) mod sim;
+pub(crate) mod sockets;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
