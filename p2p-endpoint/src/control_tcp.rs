@@ -381,6 +381,10 @@ impl Control for TcpControl {
         received
     }
 
+    fn look_again(&mut self, stream: StreamId) -> bool {
+        self.streams.get_mut(stream).is_some_and(Stream::look_again)
+    }
+
     fn why(&self, stream: StreamId) -> Option<&Error> {
         self.streams.get(stream)?.why()
     }

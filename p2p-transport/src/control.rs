@@ -76,6 +76,13 @@ pub trait Control: Send {
     /// Receives into `into`, which is not empty.
     fn receive(&mut self, stream: StreamId, into: &mut [u8]) -> Received;
 
+    /// Lets the next [`receive`](Self::receive) look at a stream of which no event has told: for a caller that spins on
+    /// one stream, and polls the others now and then. False where that is no cheaper than a poll.
+    fn look_again(&mut self, stream: StreamId) -> bool {
+        let _ = stream;
+        false
+    }
+
     /// Why a stream broke; `None` if it did not, or its id is stale.
     fn why(&self, stream: StreamId) -> Option<&Error>;
 

@@ -1,12 +1,13 @@
 //! One control stream: a socket, and what is to be told of it.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use p2p_transport::{ControlEvent, Error, Received, StreamId};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Bytes read at once of what nobody wants any more.
@@ -23,6 +24,10 @@ pub(super) struct Stream {
     pub(super) queued: bool,
     /// Fewer bytes were taken than offered.
     wants_room: bool,
+    /// A read found less than it had room for, and the kernel has not said since that there is more: it will.
+    drained: bool,
+    /// The kernel has said that the peer says no more. It says so once, maybe with the last bytes.
+    ended_there: bool,
 }
 
 #[derive(Debug)]
@@ -95,7 +100,16 @@ impl Stream {
     }
 
     fn new(socket: TcpStream, peer: SocketAddr, state: State) -> Self {
-        Self { socket, peer, state, tells: Tells::default(), queued: false, wants_room: false }
+        Self {
+            socket,
+            peer,
+            state,
+            tells: Tells::default(),
+            queued: false,
+            wants_room: false,
+            drained: false,
+            ended_there: false,
+        }
     }
 
     pub(super) const fn is_connecting(&self) -> bool {
@@ -118,6 +132,8 @@ impl Stream {
 
     /// The kernel says that something happened.
     pub(super) fn stirred(&mut self, flags: EventFlags) {
+        self.drained = false;
+        self.ended_there |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         if self.is_connecting() {
             self.look_whether_open();
         }
@@ -195,22 +211,28 @@ impl Stream {
     pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
         let mut sent = 0;
         while matches!(self.state, State::Open { .. }) && sent < bytes.len() {
-            match (&self.socket).write(&bytes[sent..]) {
+            match rustix::net::send(&self.socket, &bytes[sent..], SendFlags::NOSIGNAL) {
                 Ok(taken) if taken > 0 => sent += taken,
                 Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
                     self.wants_room = true;
                     break;
                 }
                 Err(error) => {
                     // Its last word may be there.
                     self.tells.readable = true;
-                    self.fail("send", &error);
+                    self.fail("send", &error.into());
                 }
             }
         }
         sent
+    }
+
+    /// The next read asks the kernel; false if the stream is not open.
+    pub(super) fn look_again(&mut self) -> bool {
+        self.drained = false;
+        matches!(self.state, State::Open { .. })
     }
 
     /// Also when it is broken: what the peer said before is there to be read.
@@ -218,17 +240,26 @@ impl Stream {
         if self.is_connecting() || into.is_empty() {
             return Received::Nothing;
         }
+        let says_more = !self.ended_there && matches!(self.state, State::Open { .. });
+        if self.drained && says_more {
+            return Received::Nothing;
+        }
         loop {
-            match (&self.socket).read(into) {
+            // Not by the C library, whose points of cancellation cost about as much as the rest of a short read.
+            match rustix::io::read(&self.socket, &mut *into) {
                 Ok(0) => return Received::Ended,
-                Ok(count) => return Received::Bytes(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Ok(count) => {
+                    self.drained = count < into.len();
+                    return Received::Bytes(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.drained = says_more;
                     let broken = matches!(self.state, State::Broken(_));
                     return if broken { Received::Ended } else { Received::Nothing };
                 }
                 Err(error) => {
-                    self.fail("receive", &error);
+                    self.fail("receive", &error.into());
                     return Received::Ended;
                 }
             }

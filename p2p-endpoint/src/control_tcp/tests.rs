@@ -235,6 +235,48 @@ fn a_connect_that_nobody_answers_ends_in_time() {
     assert_eq!(one.poll(), None, "nothing is bounded any more");
 }
 
+/// A short read asks the kernel nothing more until that says that there is something, and misses nothing by it.
+#[test]
+fn what_follows_a_short_read_is_found() {
+    let mut one = One::new(|_| {});
+    let (door, at) = one.listen(HERE);
+    let mut visitor = visit(at);
+    visitor.write_all(b"one").expect("sent");
+    let stream = one.accept(door);
+    let mut into = [0; 16];
+    one.until(|one| one.is_told(Readable(stream)));
+    assert_eq!(one.control.receive(stream, &mut into), Received::Bytes(3));
+    assert_eq!(one.control.receive(stream, &mut into), Received::Nothing);
+    // Whoever spins looks without being told.
+    visitor.write_all(b"four").expect("sent");
+    let begin = Instant::now();
+    while one.control.receive(stream, &mut into) != Received::Bytes(4) {
+        assert!(one.control.look_again(stream));
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+    one.told.clear();
+    visitor.write_all(b"x").expect("sent");
+    one.until(|one| one.is_told(Readable(stream)));
+    // The end comes in between, and is told along with the byte or after it.
+    visitor.shutdown(std::net::Shutdown::Write).expect("open");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(one.control.receive(stream, &mut into), Received::Bytes(1));
+    one.until(|one| one.control.receive(stream, &mut into) == Received::Ended);
+    // Both are there when they are told of at once.
+    let mut visitor = visit(at);
+    visitor.write_all(b"y").expect("sent");
+    let stream = one.accept(door);
+    visitor.write_all(b"z").expect("sent");
+    visitor.shutdown(std::net::Shutdown::Write).expect("open");
+    std::thread::sleep(Duration::from_millis(20));
+    one.poll();
+    assert_eq!(one.control.receive(stream, &mut into), Received::Bytes(2));
+    assert_eq!(one.control.receive(stream, &mut into), Received::Ended);
+    assert!(one.control.look_again(stream), "it can still be written");
+    one.control.close(stream);
+    assert!(!one.control.look_again(stream), "a stale id");
+}
+
 #[test]
 fn a_last_word_before_a_reset_is_read() {
     let mut one = One::new(|_| {});

@@ -11,6 +11,7 @@ mod moving;
 mod opening;
 mod ready;
 mod stalls;
+mod talk;
 mod tally;
 mod tokens;
 
@@ -40,6 +41,7 @@ use crate::registry::MrId;
 use event::RailOf;
 use link::{Link, Phase};
 use memory::Memories;
+use talk::Talk;
 use tokens::Started;
 
 /// Events taken from the transport in one poll.
@@ -48,9 +50,6 @@ const EVENTS: usize = 64;
 const CONTROL_EVENTS: usize = 64;
 /// Time between two looks at the deadlines of links.
 const TICK: Duration = Duration::from_millis(20);
-/// Time after a word on a control stream in which an answer is waited for awake, if no data is on its way: waking up
-/// takes longer than an answer from near by. Whoever spins beside data takes the cores that move it.
-const SPIN: Duration = Duration::from_micros(50);
 /// Links whose peer has not shown who it is, at most: the oldest makes room.
 const MOST_STRANGERS: usize = 512;
 
@@ -124,8 +123,8 @@ pub struct Engine {
     links_tally: Links,
     /// By position of the rail, all links together.
     messages: Vec<Messages>,
-    /// When a word was said or heard last on a link that is up.
-    talked: Now,
+    /// On links that are up.
+    talk: Talk,
     scratch: moving::Scratch,
 }
 
@@ -191,7 +190,7 @@ impl Engine {
             looked: Now::default(),
             traffic: Traffic::default(),
             links_tally: Links::default(),
-            talked: Now::default(),
+            talk: Talk::new(),
             scratch: moving::Scratch::default(),
         })
     }
@@ -365,6 +364,7 @@ impl Engine {
         if let Some(found) = self.links.get_mut(link) {
             found.tokens.put(transfer, Started::new(token, kind, bytes));
         }
+        self.talk.may_look_short(false);
         self.enqueue(link);
         Ok(transfer)
     }
@@ -411,6 +411,9 @@ impl Engine {
     pub fn poll(&mut self, now: Now) -> Next {
         drop(self.take_gone());
         self.at(now);
+        if let Some(next) = self.look_short() {
+            return next;
+        }
         let now = self.now;
         let control = self.look_at_control(now);
         let next = self.look_at_transport(now);
@@ -430,10 +433,13 @@ impl Engine {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+        // Beside data nobody spins: that would take the cores which move it.
+        let spins = matches!(next, Next::Idle(_)) && self.talk.goes_on(now);
+        self.talk.may_look_short(spins);
         match next {
             Next::Again | Next::Spin => next,
             Next::Wait(wait) => Next::Wait(earlier(wait)),
-            Next::Idle(_) if now < self.talked.after(SPIN) => Next::Spin,
+            Next::Idle(_) if spins => Next::Spin,
             Next::Idle(idle) => Next::Idle(earlier(idle)),
         }
     }

@@ -4,13 +4,14 @@ use bytes::{Buf, BytesMut};
 use p2p_proto::id::RailIndex;
 use p2p_proto::peer::{Happened, Landing, Peer, Side};
 use p2p_transport::{
-    Control, Error, ErrorKind, Op, Outcome, Received, Slice, Stop, StreamId, Token, Transport,
+    Control, Error, ErrorKind, Next, Op, Outcome, Received, Slice, Stop, StreamId, Token, Transport,
 };
 
 use super::event::{Event, LinkId};
 use super::link::{Link, Phase, RailState};
 use super::memory::Memories;
 use super::opening::READ;
+use super::talk::Talk;
 use super::{CLOSED_THERE, Engine};
 use crate::exports::ExportTable;
 
@@ -75,7 +76,7 @@ impl Engine {
     /// One turn of a link that is up.
     pub(super) fn move_bytes(&mut self, id: LinkId) -> Result<(), Error> {
         let now = self.now.0;
-        let Self { links, control, scratch, transport, exports, memories, talked, .. } = self;
+        let Self { links, control, scratch, transport, exports, memories, talk, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
         let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, tokens, readable, .. } = link
         else {
@@ -85,7 +86,7 @@ impl Engine {
         let stream = *stream;
         flush(control.as_mut(), stream, said);
         let heard = match readable {
-            true => hear(control.as_mut(), stream, peer, now, scratch, exports, &mut talked.0),
+            true => hear(control.as_mut(), (id, stream), peer, now, scratch, exports, talk),
             false => Ok(Heard::All),
         };
         *readable &= !matches!(heard, Ok(Heard::All));
@@ -100,7 +101,7 @@ impl Engine {
             let sent = send(control.as_mut(), stream, peer.control());
             if sent > 0 {
                 peer.control_sent(sent);
-                talked.0 = now;
+                talk.said(id, now);
             }
         }
         self.report(id);
@@ -114,6 +115,40 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Looks only at the link whose answer is waited for awake. `None`: everything has to be looked at.
+    pub(super) fn look_short(&mut self) -> Option<Next> {
+        if !self.queue.is_empty()
+            || !self.heard.is_empty()
+            || !self.out.is_empty()
+            || self.now >= self.next_tick
+        {
+            return None;
+        }
+        let id = self.talk.short_look(self.now)?;
+        let Self { links, control, scratch, exports, talk, now, .. } = self;
+        let Link { phase: Phase::Up(peer), stream: Some(stream), readable, .. } = links.get_mut(id)? else {
+            return None;
+        };
+        if !peer.wants_control() || !control.look_again(*stream) {
+            return None;
+        }
+        let count = match control.receive(*stream, scratch.bytes(READ)) {
+            Received::Bytes(count) => count,
+            Received::Nothing => return Some(Next::Spin),
+            // The other way of looking comes to the same end, and tells it.
+            Received::Ended => return None,
+        };
+        talk.heard(id, now.0);
+        talk.may_look_short(false);
+        *readable = true;
+        let heard = peer.receive(now.0, &scratch.bytes(READ)[..count], exports);
+        match heard {
+            Ok(_) => self.work(id),
+            Err(breach) => self.end(id, Some(Error::new(ErrorKind::Conn, "poll", breach.to_string()))),
+        }
+        Some(Next::Again)
     }
 
     fn name_of(&self, id: LinkId) -> String {
@@ -177,12 +212,12 @@ enum Heard {
 
 fn hear(
     control: &mut dyn Control,
-    stream: StreamId,
+    (link, stream): (LinkId, StreamId),
     peer: &mut Peer,
     now: std::time::Duration,
     scratch: &mut Scratch,
     exports: &ExportTable,
-    talked: &mut std::time::Duration,
+    talk: &mut Talk,
 ) -> Result<Heard, Error> {
     for _ in 0..READS {
         if !peer.wants_control() {
@@ -190,7 +225,7 @@ fn hear(
         }
         match control.receive(stream, scratch.bytes(READ)) {
             Received::Bytes(count) => {
-                *talked = now;
+                talk.heard(link, now);
                 let heard = peer.receive(now, &scratch.bytes(READ)[..count], exports);
                 heard.map_err(|breach| Error::new(ErrorKind::Conn, "poll", breach.to_string()))?;
             }
