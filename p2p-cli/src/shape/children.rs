@@ -40,7 +40,8 @@ pub(super) fn run(
         Some(Role::Server) => (0..each, None),
         Some(Role::Client) => (each..world, Some(each)),
     };
-    if options.role == Some(Role::Server) {
+    let voice = if options.quiet { Voice::Silent } else { Voice::Person };
+    if options.role == Some(Role::Server) && !options.quiet {
         crate::output::print(&format!(
             "{}: waiting for a client on port {}\n",
             shape.name(),
@@ -56,7 +57,7 @@ pub(super) fn run(
         words = words.or_else(|| child.stdout.take().map(hear));
         children.all.push((rank, child, None));
     }
-    let report = children.watch(words.as_ref())?;
+    let report = children.watch(words.as_ref(), voice)?;
     if speaker.is_some() && report.is_none() {
         return Err(Failure::new("the processes ended well and told nothing"));
     }
@@ -153,11 +154,11 @@ impl Ended {
 impl Children {
     /// Passes on what is said until all have ended. When one has said why it failed, the others are ended at once;
     /// otherwise they get a while to end by themselves, since they may have more to say.
-    fn watch(&mut self, words: Option<&Receiver<Line>>) -> Result<Option<Report>, Failure> {
+    fn watch(&mut self, words: Option<&Receiver<Line>>, voice: Voice) -> Result<Option<Report>, Failure> {
         let mut report = None;
         let mut limit: Option<Instant> = None;
         loop {
-            let silent = pass_on(words, &mut report)?;
+            let silent = pass_on(words, voice, &mut report)?;
             self.look()?;
             let ended: Vec<Ended> = self.all.iter().filter_map(|(_, _, ended)| *ended).collect();
             if ended.len() == self.all.len() && silent {
@@ -232,12 +233,16 @@ impl Drop for Children {
 }
 
 /// Passes on what was said so far. True if no more can come.
-fn pass_on(words: Option<&Receiver<Line>>, report: &mut Option<Report>) -> Result<bool, Failure> {
+fn pass_on(
+    words: Option<&Receiver<Line>>,
+    voice: Voice,
+    report: &mut Option<Report>,
+) -> Result<bool, Failure> {
     let Some(words) = words else { return Ok(true) };
     loop {
         match words.try_recv() {
-            Ok(Line::Phase(phase)) => Voice::Person.phase(&phase)?,
-            Ok(Line::Moving { text }) => Voice::Person.moving(text)?,
+            Ok(Line::Phase(phase)) => voice.phase(&phase)?,
+            Ok(Line::Moving { text }) => voice.moving(text)?,
             Ok(Line::Report(told)) => *report = Some(*told),
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Ok(true),

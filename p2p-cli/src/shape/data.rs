@@ -159,6 +159,7 @@ impl Mine<'_> {
                 return Err(stuck(&movers));
             }
         }
+        movers.iter_mut().for_each(Mover::explain);
         Ok(movers.into_iter().map(|mover| mover.done).collect())
     }
 
@@ -306,6 +307,16 @@ impl Mover<'_> {
             (Some(outcome), None) => format!("its link is up, and a transfer ended {outcome:?}"),
             (None, None) => "its link is over".to_owned(),
         });
+    }
+
+    /// Why a link ended may be known only after its first message failed.
+    fn explain(&mut self) {
+        let why = self.gpu.endpoint.why(self.link);
+        if let (Some(reason), Some(why)) = (&mut self.done.reason, why)
+            && reason != why.text()
+        {
+            *reason = format!("{reason}: {}", why.text());
+        }
     }
 }
 

@@ -180,14 +180,15 @@ fn launched_member(
         // The parent may end without a chance to say so.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     }
-    let voice = match (is_child, options.shape.speaks || (!is_child && rank.rank == 0)) {
-        (_, false) => Voice::Silent,
-        (true, true) => Voice::Parent,
+    let speaks = !is_child && rank.rank == 0;
+    let voice = match (is_child && options.shape.speaks, speaks && !options.quiet) {
+        (true, _) => Voice::Parent,
         (false, true) => Voice::Person,
+        (false, false) => Voice::Silent,
     };
     let report = session::member(&Member { shape, rank, voice }, options, config)?;
     voice.report(&report)?;
-    if voice != Voice::Person {
+    if !speaks {
         return Ok(None);
     }
     output::print(&table::shape(&report))?;
@@ -205,8 +206,8 @@ fn channels(shape: Shape, options: &bench::Options) -> u8 {
 fn gpu_of(gpus: &[u8], local_rank: u32) -> Result<u8, Failure> {
     gpus.get(local_rank as usize).copied().ok_or_else(|| {
         Failure::new(format!(
-            "this is process {local_rank} of its host, counted from 0, and --gpus names {} GPUs: start one process for \
-             each GPU",
+            "this is process {local_rank} of its host, counted from 0, and --gpus names {} of them: start one process \
+             for each GPU",
             gpus.len()
         ))
     })
