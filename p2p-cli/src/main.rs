@@ -37,7 +37,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Moves verified messages between two processes and compares with plain TCP
-    Bench(bench::Options),
+    Bench(Box<bench::Options>),
     /// Says what this machine has for transfers, what it lacks, and what to do about it
     ///
     /// Each line is OK, WARN or FAIL (SKIP: not tried), a subject, and what was found; below a WARN or FAIL stands what
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(options: &bench::Options) -> ExitCode {
-    show_log(options.is_started_server() || options.shape.is_started_follower());
+    show_log(options.has_spokesman() || options.shape.is_started_follower());
     match bench::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => ended("bench", &failure, options.is_child()),

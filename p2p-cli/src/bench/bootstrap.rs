@@ -53,6 +53,11 @@ impl Door {
         Ok(Self { listener, address })
     }
 
+    /// Its number.
+    pub(super) const fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Waits for the client, which is who says a first word that is one. Who else comes, such as a scan of
     /// ports, is sent away.
     pub(crate) fn accept<T: DeserializeOwned>(self, patience: Duration) -> Result<(Peer, T), Failure> {

@@ -13,6 +13,8 @@ use super::net::Net;
 use super::plan::Plan;
 use super::report::Report;
 use super::session::Session;
+use super::sweep;
+use super::trial;
 use crate::failure::{Doing, Failure};
 use crate::output::{self, Kept};
 
@@ -21,20 +23,36 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
     let began = Instant::now();
     let json = options.json.as_deref().map(Kept::new).transpose()?;
     let page = options.report.as_deref().map(|file| Kept::of("--report", file)).transpose()?;
-    let net = if options.calibrate { None } else { Some(Net::tcpx(options, config)?) };
+    let net = if options.transfers() { Some(Net::tcpx(options, config)?) } else { None };
     let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
     let patience = Duration::from_secs(config.connect_timeout_seconds.value.get());
     let host = options.peer.as_deref().ok_or_else(|| Failure::new("--role client needs --peer"))?;
     let mut peer = Peer::find(host, port, patience)?;
     let live = Live::new(options.quiet, Duration::from_secs(options.seconds));
     let Some(net) = net else {
-        let calibrated = calibrate::run(options, &mut peer, &live);
+        if options.calibrate {
+            let calibrated = calibrate::run(options, &mut peer, &live);
+            live.finish();
+            let calibrated = calibrated?;
+            json.map_or(Ok(()), |json| json.write(&calibrated))?;
+            return output::print(&calibrated.to_string());
+        }
+        let swept = sweep::run(options, config, &mut peer, host, &live);
         live.finish();
-        let calibrated = calibrated?;
-        json.map_or(Ok(()), |json| json.write(&calibrated))?;
-        return output::print(&calibrated.to_string());
+        let swept = swept?;
+        json.map_or(Ok(()), |json| json.write(&swept))?;
+        page.map_or(Ok(()), |page| page.write_text(swept.page().to_html().as_bytes()))?;
+        return output::print(&swept.to_string());
     };
     let mut session = Session::open(options, net, peer, congestion)?;
+    if options.is_trial() {
+        let tried = trial::measure(&mut session)?;
+        session.end()?;
+        let figure = serde_json::to_string(&tried).map_err(|error| Failure::new(error.to_string()))?;
+        output::print(&format!("{figure}\n"))?;
+        session.close();
+        return Ok(());
+    }
     let report = measure(&mut session, options, began, &live);
     live.finish();
     let report = report?;
@@ -69,7 +87,7 @@ fn measure(session: &mut Session, options: &Options, began: Instant, live: &Live
     session.matrix(options, &plan, began, live, &mut report)?;
     let watch = live.watch(session.active.endpoint().clone());
     report.sizes = session.sizes(&options.sizes, &plan, began, live, &mut raw)?;
-    session.compare(&plan, began, live, &mut raw, &mut report)?;
+    session.compare(&plan, began, live, &mut raw, &mut report, options.compare.is_some())?;
     report.timeline = watch.stop();
     report.client_nics = session.nics();
     report.server_nics = session.server_nics()?;

@@ -9,6 +9,7 @@ use benches::statistics::Latencies;
 use super::comparison::{Comparison, EndpointRound, Pings, PlainRound};
 use super::endpoints::Way;
 use super::figures::{Entry, Moved};
+use super::iperf;
 use super::live::Live;
 use super::ping_pong::Calling;
 use super::placement::Placement;
@@ -27,6 +28,7 @@ impl Session {
         live: &Live,
         raw: &mut Sender,
         report: &mut Report,
+        other: bool,
     ) -> Result<(), Failure> {
         let channels = report.best_channels(COMPARED).unwrap_or(1);
         report.compared_channels = channels;
@@ -38,6 +40,7 @@ impl Session {
             ranked.iter().map(|(number, speed)| (layouts[*number].to_string(), *speed)).collect();
         let finalists: Vec<usize> = ranked.iter().take(FINALISTS).map(|(number, _)| *number).collect();
         report.finalists = finalists.iter().map(|number| layouts[*number].to_string()).collect();
+        let manner = if other { Some(self.fastest_manner(live)?) } else { None };
         let mut before = self.condition()?;
         loop {
             let elapsed = began.elapsed();
@@ -63,12 +66,28 @@ impl Session {
             let messages = messages.map_or_else(|| self.compared(channels), Ok)?;
             let scattered = self.scattered(channels, COMPARED_MESSAGES, false)?;
             let endpoint = self.endpoint_round()?;
+            let iperf = manner.map(|manner| self.iperf(manner)).transpose()?;
             let after = self.condition()?;
             let pings = self.pings(raw)?;
             let conditions = [before, after];
-            report.comparisons.push(Comparison::new(conditions, messages, scattered, plain, endpoint, pings));
+            report
+                .comparisons
+                .push(Comparison::new(conditions, messages, scattered, plain, endpoint, pings, iperf));
             before = self.condition()?;
         }
+    }
+
+    /// How iperf3 is fastest.
+    fn fastest_manner(&mut self, live: &Live) -> Result<iperf::Manner, Failure> {
+        live.step("choosing the fastest iperf3");
+        let mut best = (iperf::MANNERS[0], 0.0);
+        for manner in iperf::MANNERS {
+            let rate = self.iperf(manner)?;
+            if rate > best.1 {
+                best = (manner, rate);
+            }
+        }
+        Ok(best.0)
     }
 
     /// Messages over the connections in a comparison.

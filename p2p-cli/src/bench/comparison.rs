@@ -74,7 +74,7 @@ pub(super) struct Comparison {
     pub(super) endpoint: EndpointRound,
     pub(super) to_and_fro: Pings,
     /// GB/s of the other program, where one was asked for.
-    pub(super) beside: Option<f64>,
+    beside: Option<f64>,
 }
 
 impl Comparison {
@@ -86,6 +86,7 @@ impl Comparison {
         plain: PlainRound,
         endpoint: EndpointRound,
         to_and_fro: Pings,
+        beside: Option<f64>,
     ) -> Self {
         Self {
             state: same_state(before.distance, after.distance),
@@ -97,7 +98,7 @@ impl Comparison {
             plain,
             endpoint,
             to_and_fro,
-            beside: None,
+            beside,
         }
     }
 

@@ -162,8 +162,12 @@ impl Link {
     /// Receives acknowledgements and answers from here on, in every group.
     pub(super) fn receive_back(&mut self) -> Result<(), Failure> {
         for group in 0..self.groups.len() {
-            for _ in 0..BACK_SLOTS {
-                self.recv_back(group)?;
+            // As many as the window of receives holds.
+            self.recv_back(group)?;
+            for _ in 1..BACK_SLOTS {
+                if !self.try_recv_back(group)? {
+                    break;
+                }
             }
         }
         Ok(())
@@ -252,11 +256,16 @@ impl Link {
 
     /// Receives the next message back, for which there is room: one has ended, or none was received yet.
     pub(super) fn recv_back(&mut self, group: usize) -> Result<(), Failure> {
-        let full = || Failure::new("a connection takes no receive of a message back");
-        let slot = self.groups[group].backs.take(group).ok_or_else(full)?;
+        if self.try_recv_back(group)? {
+            return Ok(());
+        }
+        Err(Failure::new("a connection takes no receive of a message back"))
+    }
+
+    fn try_recv_back(&mut self, group: usize) -> Result<bool, Failure> {
+        let Some(slot) = self.groups[group].backs.take(group) else { return Ok(false) };
         let into = [self.back_slice(slot, BACK_BYTES)];
-        let posted = self.submit_back(slot, Op::Recv { token: slot.to_token(), into: &into })?;
-        if posted { Ok(()) } else { Err(full()) }
+        self.submit_back(slot, Op::Recv { token: slot.to_token(), into: &into })
     }
 
     const fn back_slice(&self, slot: BackSlot, len: usize) -> Slice {

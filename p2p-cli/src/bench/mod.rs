@@ -6,12 +6,14 @@ mod back;
 pub(crate) mod bootstrap;
 mod calibrate;
 mod calibrated;
+mod child;
 mod client;
 mod compare;
 mod comparison;
 mod content;
 mod endpoints;
 mod figures;
+mod iperf;
 mod link;
 mod live;
 mod matrix;
@@ -28,8 +30,11 @@ mod server;
 mod session;
 mod sizes;
 pub(crate) mod spawn;
+mod sweep;
+mod swept;
 mod text;
 mod transfer;
+mod trial;
 mod words;
 
 use std::os::unix::process::CommandExt;
@@ -57,6 +62,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return mock::run(options);
     }
     let config = Config::from_process().map_err(|error| Failure::new(error.to_string()))?;
+    if options.compare.is_some() {
+        iperf::check()?;
+    }
     let Some(role) = options.role else {
         options.congestion.as_deref().map_or(Ok(()), check_congestion)?;
         return spawn::both();

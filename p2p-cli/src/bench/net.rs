@@ -100,7 +100,7 @@ impl Net {
             self.source.as_ref().ok_or_else(|| Failure::new("a simulation has no endpoints of its own"))?;
         let mut options = EndpointOptions::of(config);
         options.door = door;
-        options.rails = self.rails.clone();
+        options.rails = spread(&self.rails, config);
         Endpoint::over(plugin.clone(), config, options, Progress::Thread).doing("opening an endpoint")
     }
 
@@ -158,6 +158,15 @@ impl Offer {
             Self::Rails { .. } => format!("set UCCL_TCPX_NUM_CHANNELS to at least {wanted}"),
         }
     }
+}
+
+/// Rails of an endpoint: with the channels that the user wants over all of them, or one each.
+fn spread(rails: &[Rail], config: &Config) -> Vec<Rail> {
+    let wanted = if config.num_channels.is_from_user() { config.num_channels.value.get() } else { 0 };
+    let count = rails.len().max(1);
+    let channels = |at: usize| usize::from(wanted) / count + usize::from(at < usize::from(wanted) % count);
+    let with = |(at, rail): (usize, &Rail)| Rail { channels: channels(at).max(1) as u16, ..*rail };
+    rails.iter().enumerate().map(with).collect()
 }
 
 fn rails(nics: &[NicId]) -> Vec<Rail> {

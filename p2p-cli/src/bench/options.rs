@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::sweep::Knob;
 use crate::failure::Failure;
 use crate::shape;
 
@@ -24,6 +25,13 @@ pub(crate) enum Backend {
     Tcpx,
     /// A simulation in virtual time, in this process; its figures are of a model and not of this machine
     Mock,
+}
+
+/// A program to compare with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Program {
+    /// The well-known measure of TCP
+    Iperf3,
 }
 
 /// Without --role, both ends are started on this machine.
@@ -73,6 +81,13 @@ pub(crate) struct Options {
     /// Measures only plain TCP, one 64 MiB buffer, every layout and congestion control
     #[arg(long, conflicts_with = "report")]
     pub(crate) calibrate: bool,
+    /// Varies channels, chunk and window (any of them), each combination in processes of its own, in turn, and says which
+    /// is best for writes of 64 MiB, and whether it is better at all
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT", conflicts_with = "calibrate")]
+    pub(crate) sweep: Vec<Knob>,
+    /// Measures that program too, in the same rounds, between the same addresses; it has to be installed at both ends
+    #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with_all = ["calibrate", "sweep"])]
+    pub(crate) compare: Option<Program>,
     /// Address that the server listens on; without it, all
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<IpAddr>,
@@ -81,6 +96,9 @@ pub(crate) struct Options {
     /// Started by another p2p
     #[arg(long, hide = true)]
     child: bool,
+    /// One measurement of a sweep
+    #[arg(long, hide = true)]
+    trial: bool,
 }
 
 impl Options {
@@ -89,9 +107,19 @@ impl Options {
         self.child
     }
 
-    /// Whether this is the server that another `p2p` started along with a client.
-    pub(crate) fn is_started_server(&self) -> bool {
-        self.child && self.role == Some(Role::Server)
+    /// Whether this is one measurement of a sweep.
+    pub(crate) const fn is_trial(&self) -> bool {
+        self.trial
+    }
+
+    /// Whether this process is started along with another one, which says what both find out.
+    pub(crate) fn has_spokesman(&self) -> bool {
+        self.child && (self.trial || self.role == Some(Role::Server))
+    }
+
+    /// Whether there are transfers in this process, and not only plain TCP or other processes.
+    pub(crate) const fn transfers(&self) -> bool {
+        !self.calibrate && self.sweep.is_empty()
     }
 
     /// Whether nothing is asked of the simulation that it does not have.
@@ -101,6 +129,8 @@ impl Options {
             (self.plugin.is_some(), "--plugin", "a simulation has no net plugin"),
             (self.congestion.is_some(), "--congestion", "a simulation has no sockets"),
             (self.calibrate, "--calibrate", "a simulation has no plain TCP"),
+            (!self.sweep.is_empty(), "--sweep", "a simulation reads no variables"),
+            (self.compare.is_some(), "--compare", "a simulation is no match for a program"),
             (self.report.is_some(), "--report", "its charts are of a machine"),
         ];
         let wrong = wrong.into_iter().find(|(given, ..)| self.backend == Backend::Mock && *given);

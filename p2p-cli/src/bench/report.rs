@@ -409,7 +409,7 @@ pub(super) mod examples {
         };
         let [messages, notifications, plain_pings] = [6.0, 7.0, 5.0].map(percentiles);
         let pings = Pings { messages, notifications, plain: plain_pings };
-        Comparison::new(conditions, entry(product), Some(entry(product / 2.0)), plain, endpoint, pings)
+        Comparison::new(conditions, entry(product), Some(entry(product / 2.0)), plain, endpoint, pings, None)
     }
 
     pub(in super::super) fn way(gigabytes_per_second: f64, server_longer: f64) -> WayAtSize {

@@ -13,12 +13,14 @@ use super::Options;
 use super::bootstrap::{Door, Peer};
 use super::content::Content;
 use super::endpoints::Passive;
+use super::iperf;
 use super::link::{Closing, Link, MOST_CHANNELS, MOST_NICS, Opening};
 use super::net::Net;
 use super::ping_pong::Answering;
 use super::placement::Placement;
 use super::text::counted;
 use super::transfer::{self, Receiving};
+use super::trial::{self, Setting};
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
 use crate::output;
@@ -30,11 +32,15 @@ const LARGEST_REGION: usize = 8 << 30;
 
 /// Serves one client.
 pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>) -> Result<(), Failure> {
-    let port = config.bootstrap_port_base.value.of(config.local_device.value).get();
+    let own = config.bootstrap_port_base.value.of(config.local_device.value).get();
+    // A trial's client is told which it is.
+    let port = if options.is_trial() { 0 } else { own };
     // Before the port is taken: a plugin that cannot be used is known at once.
-    let net = if options.calibrate { None } else { Some(Net::tcpx(options, config)?) };
+    let net = if options.transfers() { Some(Net::tcpx(options, config)?) } else { None };
     let door = Door::open(options.listen, port)?;
-    if options.is_child() {
+    if options.is_trial() {
+        output::print(&format!("{READY} {}\n", door.port()))?;
+    } else if options.is_child() {
         output::print(&format!("{READY}\n"))?;
     } else {
         output::print(&format!("waiting for a client on port {port}\n"))?;
@@ -47,7 +53,7 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
         return Err(Failure::new(reason));
     }
     let mut session = open(net, options, &mut peer, &hello)?;
-    while session.obey(&mut peer)? {}
+    while session.obey(options, &mut peer)? {}
     if let Some(Transfers { link, .. }) = &mut session.transfers {
         link.close();
         // The client may be gone already, and has all it asked for.
@@ -61,7 +67,7 @@ fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<Str
     if hello.version != VERSION {
         Some(format!("server and client are of different versions ({VERSION} and {})", hello.version))
     } else if hello.channels.is_empty() != (nics == 0) {
-        Some("give --calibrate to both ends or to none".to_owned())
+        Some("give --calibrate or --sweep to both ends or to none".to_owned())
     } else if hello.congestion.as_deref() != congestion {
         let name = |name: Option<&str>| name.unwrap_or("the system's").to_owned();
         Some(format!(
@@ -90,7 +96,7 @@ fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> 
     let machine = super::session::machine();
     let Some(net) = net else {
         peer.say(&Welcome::Come { addresses: Vec::new(), machine, far: None })?;
-        return Ok(Session { transfers: None, raw: None });
+        return Ok(Session { transfers: None, raw: None, trial: None, iperf: None });
     };
     let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
     let reached = peer.stream().local_addr().doing("asking where the client came to")?.ip();
@@ -101,7 +107,12 @@ fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> 
     link.accept()?;
     link.drive(&mut Opening)?;
     let content = Content::new(region.clone(), hello.seed);
-    Ok(Session { transfers: Some(Transfers { link, passive, content, region }), raw: None })
+    Ok(Session {
+        transfers: Some(Transfers { link, passive, content, region }),
+        raw: None,
+        trial: None,
+        iperf: None,
+    })
 }
 
 /// Where the client's endpoint knocks: at the address that the user chose, else at all of the family by which the client
@@ -117,6 +128,9 @@ fn door(listen: Option<IpAddr>, reached: IpAddr) -> IpAddr {
 struct Session {
     transfers: Option<Transfers>,
     raw: Option<raw_tcp::Receiver>,
+    /// The process that serves the trial at hand.
+    trial: Option<trial::Server>,
+    iperf: Option<iperf::Server>,
 }
 
 struct Transfers {
@@ -128,7 +142,7 @@ struct Transfers {
 
 impl Session {
     /// Does the next thing the client asks for. False when it has asked for the last.
-    fn obey(&mut self, peer: &mut Peer) -> Result<bool, Failure> {
+    fn obey(&mut self, options: &Options, peer: &mut Peer) -> Result<bool, Failure> {
         let none = || Failure::peer("the client asks for a transfer in a calibration");
         match peer.hear()? {
             Command::Pass(pass) => self.transfers.as_mut().ok_or_else(none)?.pass(peer, &pass)?,
@@ -180,9 +194,48 @@ impl Session {
                 let _pinned = if pinned { second_core() } else { None };
                 raw.serve().doing("serving the plain TCP baseline")?;
             }
+            Command::Iperf3 => {
+                let reached = peer.stream().local_addr().doing("asking where the client came to")?.ip();
+                // The one before has to have ended.
+                drop(self.iperf.take());
+                match iperf::Server::start(reached.to_canonical()) {
+                    Ok(server) => {
+                        peer.say(&Answer::Listening { port: server.port })?;
+                        self.iperf = Some(server);
+                    }
+                    Err(failure) => {
+                        peer.say(&Answer::Failed(format!("at the server: {failure}")))?;
+                        return Err(Failure::peer(failure.to_string()));
+                    }
+                }
+            }
+            Command::Trial(setting) => self.start_trial(options, peer, &setting)?,
             Command::End => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+impl Session {
+    fn start_trial(&mut self, options: &Options, peer: &mut Peer, setting: &Setting) -> Result<(), Failure> {
+        // The one before has to have ended.
+        drop(self.trial.take());
+        let started = if setting.is_possible() {
+            trial::Server::start(options, setting)
+        } else {
+            Err(Failure::new(format!("the client asks for impossible settings: {}", setting.typed())))
+        };
+        match started {
+            Ok(server) => {
+                peer.say(&Answer::Listening { port: server.port })?;
+                self.trial = Some(server);
+                Ok(())
+            }
+            Err(failure) => {
+                peer.say(&Answer::Failed(failure.to_string()))?;
+                Err(Failure::peer(failure.to_string()))
+            }
+        }
     }
 }
 

@@ -15,11 +15,12 @@ use super::bootstrap::Peer;
 use super::content::Content;
 use super::endpoints::{Active, Caller};
 use super::figures::{Condition, Entry, Percentiles};
+use super::iperf;
 use super::link::{Closing, Link, Opening};
 use super::net::Net;
 use super::nics::{self, Meter};
 use super::placement::Placement;
-use super::plan::{self, COMPARED, IN_FLIGHT, Lanes};
+use super::plan::{self, COMPARED, COMPARED_MESSAGES, IN_FLIGHT, Lanes};
 use super::transfer::{self, Sending};
 use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
@@ -166,7 +167,7 @@ impl Session {
         match self.peer.hear()? {
             Answer::Ready => Ok(()),
             Answer::Failed(text) => Err(Failure::new(text)),
-            Answer::Passed { .. } | Answer::Nics(_) => {
+            Answer::Passed { .. } | Answer::Nics(_) | Answer::Listening { .. } => {
                 Err(Failure::peer("the server answered what was not asked"))
             }
         }
@@ -179,7 +180,9 @@ impl Session {
                 Ok((Duration::from_nanos(nanoseconds), Duration::from_nanos(cpu_nanoseconds)))
             }
             Answer::Failed(text) => Err(Failure::new(text)),
-            Answer::Ready | Answer::Nics(_) => Err(Failure::peer("the server answered what was not asked")),
+            Answer::Ready | Answer::Nics(_) | Answer::Listening { .. } => {
+                Err(Failure::peer("the server answered what was not asked"))
+            }
         }
     }
 
@@ -200,7 +203,7 @@ impl Session {
         match self.peer.hear()? {
             Answer::Nics(moved) => Ok(moved),
             Answer::Failed(text) => Err(Failure::new(text)),
-            Answer::Ready | Answer::Passed { .. } => {
+            Answer::Ready | Answer::Passed { .. } | Answer::Listening { .. } => {
                 Err(Failure::peer("the server answered what was not asked"))
             }
         }
@@ -211,6 +214,25 @@ impl Session {
         let others = load::others().doing("asking what else runs")?;
         let distance = self.probe.measure().doing("measuring the distance of cores")?;
         Ok(Condition { distance, others })
+    }
+
+    /// The same bytes as in a comparison by iperf3, in GB/s.
+    pub(super) fn iperf(&mut self, manner: iperf::Manner) -> Result<f64, Failure> {
+        self.peer.say(&Command::Iperf3)?;
+        let port = self.await_listening()?;
+        let host = self.peer.stream().peer_addr().doing("asking where the server is")?.ip();
+        iperf::send(host, port, COMPARED_MESSAGES * COMPARED as u64, self.congestion.as_deref(), manner)
+    }
+
+    /// Where a process of the server waits.
+    fn await_listening(&mut self) -> Result<u16, Failure> {
+        match self.peer.hear()? {
+            Answer::Listening { port } => Ok(port),
+            Answer::Failed(text) => Err(Failure::new(text)),
+            Answer::Ready | Answer::Passed { .. } | Answer::Nics(_) => {
+                Err(Failure::peer("the server answered what was not asked"))
+            }
+        }
     }
 
     /// Opens the baseline at both ends.
@@ -267,7 +289,7 @@ impl Session {
             Err(failure) => {
                 return Err(match self.peer.hear() {
                     Ok(Answer::Failed(text)) => Failure::new(text),
-                    Ok(Answer::Ready | Answer::Passed { .. } | Answer::Nics(_)) | Err(_) => failure,
+                    Ok(_) | Err(_) => failure,
                 });
             }
         };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::nics;
+use super::trial::Setting;
 
 /// Changes whenever a word does, so that two programs that differ say so at once.
 pub(super) const VERSION: u32 = 4;
@@ -96,6 +97,10 @@ pub(super) enum Command {
     OpenRaw { congestion: Option<String>, working_set: usize, in_flight: usize, same_host: bool },
     /// Serve it; on the server's core where pinned.
     Raw { pinned: bool },
+    /// Start an iperf3 that serves one client.
+    Iperf3,
+    /// Start a process with these settings that serves one client.
+    Trial(Setting),
     /// It is over.
     End,
 }
@@ -109,6 +114,8 @@ pub(super) enum Answer {
     Passed { nanoseconds: u64, cpu_nanoseconds: u64 },
     /// What the NICs moved.
     Nics(nics::Moved),
+    /// A process waits there for its client.
+    Listening { port: u16 },
     /// It did not; the run is over.
     Failed(String),
 }
