@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use p2p_endpoint::endpoint::{Endpoint, Progress};
 use p2p_endpoint::engine::{LinkId, Options as EndpointOptions, Part};
 use p2p_endpoint::exports::Access;
-use p2p_endpoint::metadata::{Metadata, reachable_at};
+use p2p_endpoint::metadata::{Metadata, Told};
 use p2p_endpoint::registry::MrId;
 use p2p_memory::SharedHost;
 use p2p_transport::Rail;
-use p2p_transport_tcpx::addresses_of_host;
 use tcpx_core::config::{Config, ControlAddress};
 
 use super::Shape;
@@ -97,14 +96,9 @@ impl Gpus {
         options.door = SocketAddr::new(self.listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 0);
         options.rails = rails.clone();
         options.name = format!("GPU {gpu} of {}", options.name);
-        let name = options.name.clone();
         let opened = Endpoint::over(self.nics.plugin().clone(), &self.config, options, Progress::Thread);
         let endpoint = opened.doing(format!("listening for GPU {gpu}"))?;
-        let door = endpoint.door().ok_or_else(|| Failure::new(format!("GPU {gpu} has no door")))?;
-        let names: Vec<&str> = rails.iter().map(|rail| self.nics.name(rail.nic)).collect();
-        let addresses = reachable_at(door, || addresses_of_host(&self.config, &names));
-        let handle =
-            Metadata { endpoint: endpoint.facts().endpoint, device: Some(gpu.into()), name, addresses };
+        let handle = endpoint.metadata().doing(format!("naming the places of GPU {gpu}"))?;
         Ok(Gpu { endpoint, rails, handle, memory: None, links: BTreeMap::new() })
     }
 
@@ -146,7 +140,7 @@ impl Gpus {
                 let doing = format!("connecting {} to {}", from.name(), to.name());
                 let reached = to.reached_at.map(|ip| seen_from_here(ip, first_at));
                 let gpu = self.get_mut(from.of.gpu)?;
-                let link = connect(&gpu.endpoint, &handle, reached, left, &doing)?;
+                let link = connect(&gpu.endpoint, handle, reached, left, &doing)?;
                 gpu.links.insert(number, link);
             } else if to.rank == rank {
                 expected.entry(to.of.gpu).or_default().push((number, handle(&from.of)?));
@@ -230,25 +224,15 @@ fn seen_from_here(ip: IpAddr, first_at: Option<IpAddr>) -> IpAddr {
 /// Connects to one of the places that a handle names: first where the rendezvous has found its process.
 fn connect(
     endpoint: &Endpoint,
-    handle: &Metadata,
+    mut handle: Metadata,
     reached: Option<IpAddr>,
     patience: Duration,
     doing: &str,
 ) -> Result<LinkId, Failure> {
-    let port = handle.addresses.first().map_or(0, SocketAddr::port);
-    let mut places: Vec<SocketAddr> = reached.map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
-    places.extend(&handle.addresses);
-    let mut tried = Vec::new();
-    let mut last = Failure::new(format!("{doing}: it has no address"));
-    for place in &places {
-        if tried.contains(place) {
-            continue;
-        }
-        tried.push(*place);
-        match endpoint.connect(*place, patience / places.len() as u32) {
-            Ok(link) => return Ok(link),
-            Err(error) => last = Failure::peer(format!("{doing} at {place}: {}", error.text())),
-        }
+    if let (Some(ip), Some(first)) = (reached, handle.addresses.first()) {
+        let found = SocketAddr::new(ip, first.port());
+        handle.addresses.retain(|place| *place != found);
+        handle.addresses.insert(0, found);
     }
-    Err(last)
+    endpoint.connect_to(&Told::Own(handle), patience).doing(doing)
 }
