@@ -2,6 +2,10 @@
 //!
 //! The first byte of an input says how what follows it is cut: in pieces of so many bytes, or not at all.
 
+#[cfg(test)]
+#[path = "../../fuzz/harness/replay.rs"]
+mod replay;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{Frame, LONGEST_FRAME};
@@ -104,20 +108,7 @@ fn pieces(cut: u8, bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    fn replay(target: &str, run: impl Fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut count = 0;
-        for file in files {
-            let path = file.expect("a file").path();
-            run(&fs::read(&path).expect("readable"));
-            count += 1;
-        }
-        assert!(count > 0, "no corpus in {}", folder.display());
-    }
+    use super::replay::replay;
 
     #[test]
     fn the_corpora_of_the_fuzz_targets_do_no_harm() {

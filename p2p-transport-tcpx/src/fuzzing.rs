@@ -1,5 +1,9 @@
 //! What the fuzz targets call, and the replay of their corpora.
 
+#[cfg(test)]
+#[path = "../../fuzz/harness/replay.rs"]
+mod replay;
+
 use p2p_transport::Address;
 
 use crate::exchange::address::Place;
@@ -34,20 +38,7 @@ pub fn address(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    fn replay(target: &str, run: impl Fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let mut count = 0;
-        for file in files {
-            let path = file.expect("a file").path();
-            run(&fs::read(&path).expect("readable"));
-            count += 1;
-        }
-        assert!(count > 0, "no corpus in {}", folder.display());
-    }
+    use super::replay::replay;
 
     #[test]
     fn the_corpora_of_the_fuzz_targets_do_no_harm() {
