@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::step::{Failure, Steps};
 use crate::workspace::Workspace;
-use crate::{instructions, sim, suite};
+use crate::{instructions, planted, sim, suite};
 
 /// Crates with `unsafe`, tested under the address sanitizer.
 const SANITIZED: [&str; 4] = ["p2p-memory", "tcpx-sys", "tcpx-core", "tcpx-soft"];
@@ -29,8 +29,15 @@ const CASES: &str = "50000";
 const CASES_WITH_SOCKETS: &str = "512";
 
 /// Targets of `fuzz/`.
-const FUZZED: [&str; 5] =
-    ["exchange_word", "exchange_hello", "exchange_address", "proto_frame", "proto_hello"];
+const FUZZED: [&str; 7] = [
+    "exchange_word",
+    "exchange_hello",
+    "exchange_address",
+    "proto_frame",
+    "proto_hello",
+    "proto_peer",
+    "endpoint_door",
+];
 /// Time for each of them.
 const FUZZ_SECONDS: u64 = 60;
 
@@ -47,11 +54,13 @@ pub(crate) enum Part {
     Simulation,
     /// Instructions per window cycle against the kept number
     Instructions,
-    /// Fuzz targets of the decoders
+    /// Fuzz targets of the decoders and of what listens
     Fuzz,
+    /// Bugs put into a copy of the workspace: each has to be found
+    Planted,
 }
 
-/// Runs the parts in `only`, or all of them where it is empty.
+/// Runs the parts in `only`, or all of them where it is empty. `bug` names the one that is planted, if not all are.
 ///
 /// # Errors
 ///
@@ -60,6 +69,7 @@ pub(crate) fn run(
     steps: &mut Steps,
     workspace: &Workspace,
     only: &[Part],
+    bug: Option<&str>,
     record: bool,
 ) -> Result<(), Failure> {
     for &part in Part::value_variants() {
@@ -74,6 +84,7 @@ pub(crate) fn run(
                 }
                 Part::Instructions => instructions::step(steps, workspace, record)?,
                 Part::Fuzz => fuzz(steps, workspace)?,
+                Part::Planted => planted::run(steps, workspace, bug)?,
             }
         }
     }

@@ -10,6 +10,7 @@ mod ci;
 mod deep;
 mod dependencies;
 mod instructions;
+mod planted;
 mod programs;
 mod sim;
 mod step;
@@ -51,6 +52,9 @@ enum Chore {
         /// Runs only this part; may be given several times
         #[arg(long, value_name = "PART", value_enum)]
         only: Vec<deep::Part>,
+        /// Of the part `planted`, plants only the bug of this patch
+        #[arg(long, value_name = "PATCH")]
+        bug: Option<String>,
         /// Writes the counted instructions into benches/instructions.toml instead of comparing them
         #[arg(long)]
         record: bool,
@@ -108,7 +112,9 @@ fn run(chore: Chore) -> Result<(), Failure> {
     match chore {
         Chore::Test { arguments } => suite::run(&mut steps, &workspace, &arguments)?,
         Chore::Ci { without } => ci::run(&mut steps, &workspace, &without)?,
-        Chore::Deep { only, record } => deep::run(&mut steps, &workspace, &only, record)?,
+        Chore::Deep { only, bug, record } => {
+            deep::run(&mut steps, &workspace, &only, bug.as_deref(), record)?
+        }
         Chore::Tidy => tidy::step(&mut steps, &workspace)?,
         Chore::Deny => dependencies::step(&mut steps, &workspace)?,
         Chore::Bench { arguments } => programs::bench(&mut steps, &workspace, &arguments)?,
