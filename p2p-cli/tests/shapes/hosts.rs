@@ -146,7 +146,7 @@ fn pull(arguments: &[&str], how: &str) -> Value {
     let json = folder.path().join("out.json");
     let arguments = [arguments, &["--json", json.to_str().unwrap()]].concat();
     // A NIC whose packets vanish says nothing; this is how long a connection may stand still that has work.
-    let [server, mut client] = start(&network, &arguments, &[("UCCL_P2P_SILENCE_SECONDS", "4")]);
+    let [server, mut client] = start(&network, &arguments, &[("UCCL_P2P_SILENCE_SECONDS", "6")]);
     let mut said = BufReader::new(client.stdout.take().unwrap());
     wait_for(&mut said, "write of all pairs, timed");
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -158,48 +158,69 @@ fn pull(arguments: &[&str], how: &str) -> Value {
     kept(&json).remove(0)
 }
 
+/// The passes from the first one on of which a pair failed. The link may have been pulled late, on a busy machine.
+fn since_the_pull(shape: &Value) -> &[Value] {
+    let passes = passes(shape);
+    let first = passes.iter().position(|pass| pairs(pass).any(has_failed)).unwrap();
+    &passes[first..]
+}
+
+fn pairs(pass: &Value) -> impl Iterator<Item = &Value> {
+    pass["by_pair"].as_array().unwrap().iter()
+}
+
+fn has_failed(pair: &Value) -> bool {
+    number(&pair["failed"]) > 0.0
+}
+
 #[test]
 fn a_pulled_link_fails_the_pairs_of_its_nic_and_no_other() {
     inside("hosts::a_pulled_link_fails_the_pairs_of_its_nic_and_no_other", || {
-        let line = ["--shape", "per-gpu", "--sizes", "1M", "--seconds", "8"];
+        let line = ["--shape", "per-gpu", "--sizes", "256K", "--seconds", "12"];
         let shape = pull(&line, "ip link set rail2 down");
-        let timed = passes(&shape).iter().find(|pass| pass["verified"] == false).unwrap();
-        for pair in timed["by_pair"].as_array().unwrap() {
-            let used = pair["rails"][0].as_str().unwrap().ends_with("-rail2");
-            assert_eq!(number(&pair["failed"]) > 0.0, used, "{pair}");
-            if used {
-                let why = pair["reason"].as_str().unwrap();
-                assert!(why.contains("was lost") || why.contains("nothing finished"), "{why}");
-            } else {
-                assert_eq!(pair["messages"], timed["messages"]);
+        let uses = |pair: &Value| pair["rails"][0].as_str().unwrap().ends_with("-rail2");
+        for (at, pass) in since_the_pull(&shape).iter().enumerate() {
+            for pair in pairs(pass) {
+                if !uses(pair) {
+                    assert_eq!(
+                        (&pair["failed"], &pair["messages"]),
+                        (&0.into(), &pass["messages"]),
+                        "{pair}"
+                    );
+                } else if has_failed(pair) {
+                    let why = pair["reason"].as_str().unwrap();
+                    let said = ["was lost", "is lost", "ended the link", "nothing finished"];
+                    assert!(said.iter().any(|part| why.contains(part)), "{why}");
+                } else {
+                    assert_eq!(at, 0, "only before the link was pulled: {pair}");
+                }
             }
+            let whole = pairs(pass).filter(|pair| !has_failed(pair)).count();
+            assert!(whole >= 48 && (at == 0 || whole == 48), "{whole} of 64 went well");
         }
-        // What is left is still verified.
-        let read =
-            passes(&shape).iter().find(|pass| pass["way"] == "read" && pass["verified"] == true).unwrap();
-        let whole = read["by_pair"].as_array().unwrap().iter().filter(|pair| pair["failed"] == 0).count();
-        assert_eq!(whole, 48, "{read}");
     });
 }
 
 #[test]
 fn an_orchestrator_goes_on_over_the_links_that_are_left() {
     inside("hosts::an_orchestrator_goes_on_over_the_links_that_are_left", || {
-        let line = ["--shape", "orchestrator", "--sizes", "4M,8M", "--seconds", "8"];
+        let line = ["--shape", "orchestrator", "--sizes", "2M,4M", "--seconds", "12"];
         let shape = pull(&line, "ip link delete rail2");
-        let timed = passes(&shape).iter().find(|pass| pass["verified"] == false).unwrap();
-        for pair in timed["by_pair"].as_array().unwrap() {
-            let why = pair["reason"].as_str().unwrap();
-            assert!(why.contains("(rail2-rail2) was lost"), "{pair}");
-            assert!(number(&pair["messages"]) > 0.0, "what was over before, or came after, counts: {pair}");
-        }
-        // Every pair has three NICs left.
-        for pass in passes(&shape).iter().filter(|pass| pass["way"] == "read") {
-            for pair in pass["by_pair"].as_array().unwrap() {
-                assert_eq!((&pair["failed"], &pair["messages"]), (&0.into(), &pass["messages"]), "{pair}");
+        let mut failed = [false; 8];
+        for pass in since_the_pull(&shape) {
+            let over = failed.iter().all(|failed| *failed);
+            for (pair, failed) in pairs(pass).zip(&mut failed) {
+                if has_failed(pair) {
+                    assert!(!*failed, "three NICs are left: {pair}");
+                    let why = pair["reason"].as_str().unwrap();
+                    assert!(why.contains("(rail2-rail2) was lost"), "{pair}");
+                    *failed = true;
+                } else {
+                    assert_eq!(pair["messages"], pass["messages"], "{pair}");
+                }
             }
             let [host, _] = by_nic(&[pass]);
-            assert_eq!(host[2], 0.0, "{host:?}");
+            assert!(!over || host[2] == 0.0, "{host:?}");
         }
     });
 }

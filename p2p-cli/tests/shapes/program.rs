@@ -40,6 +40,8 @@ pub(crate) fn clean(mut command: Command, arguments: &[&str]) -> Command {
         }
     }
     command.arg("bench").args(arguments).env("UCCL_P2P_TRANSPORT", "tcp");
+    // Many processes on few cores, beside other tests: nobody is dead who says nothing for a while.
+    command.env("UCCL_P2P_PEER_TIMEOUT_SECONDS", "30");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
