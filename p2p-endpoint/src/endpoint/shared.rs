@@ -4,7 +4,7 @@
 //! the engine under its lock, which is held for one round at most.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -27,6 +27,15 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const MOST_YIELDS: usize = 64;
 /// How often the progress thread looks whether those who wait still drive.
 const HANDOVER: Duration = Duration::from_millis(1);
+/// How often somebody who waits looks whether the progress thread has ended its round, before they sleep and have to be
+/// woken.
+const MOST_LOOKS: usize = 1000;
+
+const NOBODY: u8 = 0;
+/// The progress thread, for a round.
+const THREAD: u8 = 1;
+/// Somebody who waits, until what they wait for has come.
+const CALLER: u8 = 2;
 
 /// Where one thread sleeps: one for the progress thread and one for whoever waits and drives, so that neither takes a
 /// wake-up that the other waits for.
@@ -62,8 +71,10 @@ pub(super) struct Shared {
     engine: Mutex<Engine>,
     /// Threads that want the engine: whoever drives lets them in between two polls.
     wanted: AtomicUsize,
-    /// Somebody who waits drives the engine; the progress thread leaves it to them.
-    driven: AtomicBool,
+    /// Who drives the engine: one of the states below.
+    driver: AtomicU8,
+    /// Threads that wait. The progress thread leaves the engine to them.
+    waiting: AtomicUsize,
     pub(super) slots: Slots,
     reports: Mutex<Reports>,
     /// Who is to be woken, once the engine is free: a waker may run code that asks it for something.
@@ -91,7 +102,8 @@ impl Shared {
             control: own(engine.control_fd())?,
             engine: Mutex::new(engine),
             wanted: AtomicUsize::new(0),
-            driven: AtomicBool::new(false),
+            driver: AtomicU8::new(NOBODY),
+            waiting: AtomicUsize::new(0),
             slots: Slots::new(slots),
             reports: Mutex::default(),
             to_wake: Mutex::default(),
@@ -242,6 +254,7 @@ impl Shared {
         let now = Instant::now();
         // For ever is long enough with a year.
         let deadline = now + time.min(FOREVER);
+        let _waiting = Waiting::new(self);
         loop {
             let seen = self.told().times;
             if let Some(found) = check() {
@@ -250,7 +263,7 @@ impl Shared {
             if Instant::now() >= deadline || self.broken.load(Ordering::Acquire) {
                 return None;
             }
-            if !self.driven.swap(true, Ordering::AcqRel) {
+            if self.begins_to_drive() {
                 let _driving = Driving(self);
                 return self.drive_until(deadline, &mut check);
             }
@@ -262,6 +275,19 @@ impl Shared {
                 waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.waiting -= 1;
             }
         }
+    }
+
+    /// Whether the caller is the one who drives from here on. The progress thread is waited for, which gives way after
+    /// its round.
+    fn begins_to_drive(&self) -> bool {
+        for _ in 0..MOST_LOOKS {
+            match self.driver.compare_exchange(NOBODY, CALLER, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(THREAD) => std::hint::spin_loop(),
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     fn drive_until<T>(&self, deadline: Instant, check: &mut impl FnMut() -> Option<T>) -> Option<T> {
@@ -281,13 +307,20 @@ impl Shared {
     /// The progress thread.
     pub(super) fn drive(&self) {
         while !self.stop.load(Ordering::Acquire) {
-            if self.driven.swap(true, Ordering::AcqRel) {
+            let is_theirs = self.waiting.load(Ordering::SeqCst) > 0;
+            let begun = || self.driver.compare_exchange(NOBODY, THREAD, Ordering::SeqCst, Ordering::Relaxed);
+            if is_theirs || begun().is_err() {
                 std::thread::sleep(HANDOVER);
                 continue;
             }
             let next = self.round();
-            self.driven.store(false, Ordering::Release);
-            self.rest(&self.thread, next, LONGEST_SLEEP);
+            self.driver.store(NOBODY, Ordering::SeqCst);
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                // They may have fallen asleep over this round.
+                self.tell();
+            } else {
+                self.rest(&self.thread, next, LONGEST_SLEEP);
+            }
         }
     }
 
@@ -345,6 +378,22 @@ impl Shared {
     }
 }
 
+/// Somebody waits.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Somebody who waits drives. When they leave, also by a panic, somebody else may.
 struct Driving<'a>(&'a Shared);
 
@@ -353,7 +402,7 @@ impl Drop for Driving<'_> {
         if std::thread::panicking() {
             self.0.came_to_a_bad_end();
         }
-        self.0.driven.store(false, Ordering::Release);
+        self.0.driver.store(NOBODY, Ordering::SeqCst);
         self.0.tell();
         if self.0.slots.in_use() > 0 {
             self.0.thread.wake_up();
