@@ -326,3 +326,6 @@ fn stuck(movers: &[Mover<'_>]) -> Failure {
     let waits = stall.map_or_else(String::new, |stall| format!(": {stall}"));
     Failure::new(format!("no transfer has ended for {} s{waits}", SILENCE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests;
