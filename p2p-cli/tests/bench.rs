@@ -1,55 +1,19 @@
 //! The program `p2p` as a user starts it: results, and one clear line where there is none.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod running;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::process::{Command, Output};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a run may take that ends by itself, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use running::{CHOICE, finish, free_port};
 
-/// A port that nothing uses: below those the system gives away, and another one for each call.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 12_000 + (std::process::id() % 1000) as u16 * 16;
-    std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000)
-        .take(1000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .unwrap()
-}
-
-/// Where the choice of a plugin is left open, a warning says which was found.
-const CHOICE: &str = "UCCL_P2P_TRANSPORT";
-
-/// With the soft plugin, unless the caller removes that choice.
+/// Without words on its progress.
 fn p2p(port: u16, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2p"));
-    for (name, _) in std::env::vars() {
-        if ["UCCL_", "NCCL_", "TCPX_"].iter().any(|family| name.starts_with(family)) {
-            command.env_remove(name);
-        }
-    }
-    command.args(["bench", "--quiet"]).args(arguments).env("UCCL_TCPX_BOOTSTRAP_PORT_BASE", port.to_string());
-    command.env(CHOICE, "tcp");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Waits, and ends what does not end by itself.
-fn finish(mut child: Child) -> Output {
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            let output = child.wait_with_output().unwrap();
-            panic!("did not end: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    child.wait_with_output().unwrap()
+    running::p2p(port, &[&["--quiet"], arguments].concat())
 }
 
 /// A run that fails says one line, which has all of `parts`, and ends with exit code 1.

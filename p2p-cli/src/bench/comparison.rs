@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::figures::{Condition, Entry, Moved, Percentiles, same_state};
 use super::plan::QUIET;
+use super::text::counted;
 
 /// Stands for the state of rounds in which the cores' distance changed or other programs ran.
 const RESTLESS: &str = "restless";
@@ -208,6 +209,17 @@ impl Verdict {
                 .median(|round| round.plain.cpu_seconds_per_gigabyte[baseline])?,
             other_program: rounds.over_other(write),
         })
+    }
+}
+
+impl Verdict {
+    /// Which rounds the medians are of.
+    pub(super) fn which(&self) -> String {
+        let all = counted(self.all_rounds, "round");
+        match self.rounds {
+            0 => format!("{all}, none of which was quiet"),
+            rounds => format!("{rounds} of {all}, cores {}", self.state),
+        }
     }
 }
 

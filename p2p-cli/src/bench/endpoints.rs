@@ -299,3 +299,52 @@ fn open_region(endpoint: &Endpoint, region: &SharedHost) -> Result<(MrId, Item),
 fn silent() -> Failure {
     Failure::peer(format!("an endpoint was silent for {} s", SILENCE.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Caller, Passive, SILENCE};
+    use crate::bench::Options;
+    use crate::bench::net::Net;
+    use clap::Parser;
+    use p2p_memory::SharedHost;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::thread;
+    use std::time::Duration;
+    use tcpx_core::config::{Config, FixedEnvironment};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_client_is_served_and_whoever_else_comes_is_sent_away() {
+        let environment: FixedEnvironment = [("UCCL_P2P_TRANSPORT", "tcp")].into_iter().collect();
+        let config = Config::from_environment(&environment).expect("good values");
+        let options = Line::try_parse_from(["p2p"]).expect("no arguments").options;
+        let net = || Net::tcpx(&options, &config).expect("the soft plugin");
+        let memory = || SharedHost::new(1 << 16).expect("memory");
+        let (stranger, client) = (Caller::open(&net()).expect("open"), Caller::open(&net()).expect("open"));
+        let mut server = Passive::open(&net(), HERE, &memory(), client.id()).expect("open");
+        let far = server.far();
+        let host = SocketAddr::new(HERE, 0);
+        // It is there first.
+        let stranger = stranger.connect(host, &far, &memory()).expect("it is let in");
+        let serving = thread::spawn(move || {
+            server.answer(3).expect("the client's");
+            server
+        });
+        let client = client.connect(host, &far, &memory()).expect("it is let in");
+        assert_eq!(client.call(3).expect("answers").count(), 3);
+        let _server = serving.join().expect("no panic");
+        let mut left = SILENCE;
+        while stranger.endpoint().is_up(stranger.link) && !left.is_zero() {
+            thread::sleep(Duration::from_millis(10));
+            left = left.saturating_sub(Duration::from_millis(10));
+        }
+        assert!(!stranger.endpoint().is_up(stranger.link), "sent away");
+    }
+}

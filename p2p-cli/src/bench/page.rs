@@ -187,7 +187,10 @@ impl Report {
             note: "Each point is one round; what counts is the median of the rounds in which the machine was quiet."
                 .to_owned(),
             drawing: Drawing::Lines(Lines {
-                x: axis("round", Scale::Linear, |value| format!("{value:.0}")),
+                x: Axis {
+                    marks: (1..=self.comparisons.len()).map(|number| number as f64).collect(),
+                    ..axis("round", Scale::Linear, |value| format!("{value:.0}"))
+                },
                 y: axis("of plain TCP", Scale::Linear, |value| format!("{value:.1}")),
                 lines: vec![
                     ratios("write of 64M", false, &|round| round.endpoint.write.gigabytes_per_second),
@@ -224,11 +227,8 @@ impl Report {
         }
         let table = Table {
             caption: format!(
-                "Medians of {} of {} rounds, cores {}; plain TCP is {}. The spread is of the ratios, largest less smallest, over \
-                 the median.",
-                verdict.rounds,
-                verdict.all_rounds,
-                verdict.state,
+                "Medians of {}; plain TCP is {}. The spread is of the ratios, largest less smallest, over the median.",
+                verdict.which(),
                 self.baseline()
             ),
             head: ["", "GB/s", "other GB/s", "ratio", "spread"].map(str::to_owned).to_vec(),
@@ -266,7 +266,7 @@ impl Report {
             note: "Between endpoints, at the client, both ways, in quarters of a second; gaps are the turns of plain TCP."
                 .to_owned(),
             drawing: Drawing::Bars(Bars {
-                x: axis("seconds since the start", Scale::Linear, |value| format!("{value:.0}")),
+                x: axis("seconds since the start", Scale::Range, |value| format!("{value:.0}")),
                 y: axis("GB/s", Scale::Linear, short),
                 names: self.timeline.nics.clone(),
                 bars,
@@ -392,7 +392,7 @@ mod tests {
             "lo-127.0.0.2",
             "p2p &lt;b&gt;&quot;&amp;&#39;",
             "0.900 of plain TCP",
-            "Medians of 5 of 5 rounds",
+            "Medians of 5 of 5 rounds, cores near;",
         ] {
             assert!(html.contains(part), "{part}");
         }

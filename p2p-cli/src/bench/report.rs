@@ -284,9 +284,7 @@ impl Report {
             writeln!(f, "plain TCP, {layout}: up to {speed:.2} GB/s")?;
         }
         let Some(verdict) = &self.verdict else { return Ok(()) };
-        let all = counted(verdict.all_rounds, "round");
-        let (state, rounds) = (verdict.state, verdict.rounds);
-        writeln!(f, "\ncompared: {rounds} of {all}, cores {state}; medians at {}", human(COMPARED))?;
+        writeln!(f, "\ncompared: {}; medians at {}", verdict.which(), human(COMPARED))?;
         if verdict.disturbed > 0 {
             let disturbed = counted(verdict.disturbed, "round");
             writeln!(f, "disturbed by other programs: {disturbed}, which say little about a ratio")?;
@@ -501,6 +499,7 @@ mod tests {
         let mut report = report(vec![comparison(Some(Near), 3.0, 9.0, [9.0, 10.0])]);
         let text = report.to_string();
         assert!(text.contains("messages over 1 channel on") && text.contains(": 1 round,"), "{text}");
+        assert!(text.contains("compared: 1 round, none of which was quiet;"), "{text}");
         report.compared_channels = 4;
         assert!(report.to_string().contains("messages over 4 channels on"), "{report}");
     }

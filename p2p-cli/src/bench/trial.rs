@@ -26,8 +26,10 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// How long the server may go on after its client has ended.
 const GRACE: Duration = Duration::from_secs(5);
 /// Messages before those that are timed, and those.
-const WARM_UP: u64 = 8;
+const WARM_UP: u64 = 4;
 const TIMED: u64 = 24;
+/// Bytes that they rotate over: no more, since each trial has to touch them anew.
+const REGION: usize = 256 << 20;
 
 const CHANNELS: &str = "UCCL_TCPX_NUM_CHANNELS";
 const CHUNK: &str = "UCCL_TCPX_CHUNK_BYTES";
@@ -89,7 +91,7 @@ pub(super) struct Tried {
 pub(super) fn measure(session: &mut Session) -> Result<Tried, Failure> {
     let mut run = |messages| {
         let pass = session.endpoint_pass(COMPARED, messages);
-        let placement = Placement::new(session.region.len(), COMPARED, Shape::Contiguous);
+        let placement = Placement::new(session.region.len().min(REGION), COMPARED, Shape::Contiguous);
         session.active.run(Way::Write, &pass, &placement)
     };
     run(WARM_UP)?;

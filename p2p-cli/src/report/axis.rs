@@ -5,6 +5,8 @@
 pub(crate) enum Scale {
     /// Evenly, from zero or below.
     Linear,
+    /// Evenly, from the lowest to the highest.
+    Range,
     /// By their logarithm; values of zero and less have no place.
     Log,
 }
@@ -36,13 +38,14 @@ const MOST_MARKS: usize = 7;
 impl Axis {
     /// The span that holds all these values.
     pub(super) fn span(&self, values: impl Iterator<Item = f64>) -> Span {
-        let fits = |value: &f64| value.is_finite() && (self.scale == Scale::Linear || *value > 0.0);
+        let fits = |value: &f64| value.is_finite() && (self.scale != Scale::Log || *value > 0.0);
         let (low, high) = values
             .filter(fits)
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
         let (low, high) = if low > high { (1.0, 10.0) } else { (low, high) };
         match self.scale {
             Scale::Linear => self.linear(low, high),
+            Scale::Range => self.range(low, high),
             Scale::Log => self.log(low, high),
         }
     }
@@ -54,6 +57,15 @@ impl Axis {
         let count = ((high - low) / step).round() as usize;
         let marks = (0..=count).map(|at| low + at as f64 * step).collect();
         Span { scale: Scale::Linear, low, high, marks: self.chosen(marks, low, high) }
+    }
+
+    fn range(&self, low: f64, high: f64) -> Span {
+        let high = if high > low { high } else { low + 1.0 };
+        let step = round_step((high - low) / (MOST_MARKS - 1) as f64);
+        let first = (low / step).ceil() as i64;
+        let last = (high / step).floor() as i64;
+        let marks = (first..=last).map(|at| at as f64 * step).collect();
+        Span { scale: Scale::Range, low, high, marks: self.chosen(marks, low, high) }
     }
 
     fn log(&self, low: f64, high: f64) -> Span {
@@ -115,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn a_range_begins_with_its_lowest_value() {
+        let span = axis(Scale::Range, &[]).span([47.0, 62.0].into_iter());
+        assert_eq!((span.at(47.0), span.at(62.0)), (Some(0.0), Some(1.0)));
+        assert_eq!(span.marks, [50.0, 55.0, 60.0]);
+    }
+
+    #[test]
     fn a_log_axis_has_powers_of_ten_and_no_place_for_zero() {
         let span = axis(Scale::Log, &[]).span([0.02, 7.0, 0.0].into_iter());
         assert_eq!(span.marks.len(), 4);
@@ -134,10 +153,10 @@ mod tests {
 
     #[test]
     fn no_values_and_one_value_have_axes() {
-        for scale in [Scale::Linear, Scale::Log] {
+        for scale in [Scale::Linear, Scale::Range, Scale::Log] {
             for values in [&[][..], &[0.0], &[5.0], &[f64::INFINITY]] {
                 let span = axis(scale, &[]).span(values.iter().copied());
-                assert!(span.marks.len() >= 2 && span.low < span.high, "{scale:?} {values:?} {span:?}");
+                assert!(!span.marks.is_empty() && span.low < span.high, "{scale:?} {values:?} {span:?}");
             }
         }
     }

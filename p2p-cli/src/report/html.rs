@@ -56,7 +56,8 @@ fn block(html: &mut String, block: &Block) {
         }
         Block::Table(table) => self::table(html, table),
         Block::Charts(charts) => {
-            html.push_str("<div class=\"charts\">\n");
+            let class = if charts.len() == 1 { "charts one" } else { "charts" };
+            let _ = writeln!(html, "<div class=\"{class}\">");
             charts.iter().for_each(|chart| self::chart(html, chart));
             html.push_str("</div>\n");
         }
@@ -66,9 +67,6 @@ fn block(html: &mut String, block: &Block) {
 fn table(html: &mut String, Table { caption, head, rows }: &Table) {
     // It can be scrolled by keyboard too.
     html.push_str("<div class=\"scroll\" tabindex=\"0\">\n<table>\n");
-    if !caption.is_empty() {
-        let _ = writeln!(html, "<caption>{}</caption>", Escaped(caption));
-    }
     html.push_str("<thead><tr>");
     for cell in head {
         let _ = write!(html, "<th scope=\"col\">{}</th>", Escaped(cell));
@@ -83,6 +81,10 @@ fn table(html: &mut String, Table { caption, head, rows }: &Table) {
         html.push_str("</tr>\n");
     }
     html.push_str("</tbody>\n</table>\n</div>\n");
+    if !caption.is_empty() {
+        // Outside, so that it is read without scrolling.
+        let _ = writeln!(html, "<p class=\"note\">{}</p>", Escaped(caption));
+    }
 }
 
 fn chart(html: &mut String, Chart { title, note, drawing }: &Chart) {

@@ -12,12 +12,13 @@ use super::escape::Escaped;
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
 /// Room for what is written beside the axes.
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 46.0;
-/// Marks of an axis of this many and more are written at every second.
-const CROWDED: usize = 9;
+/// What a character of a mark takes at most, and the room between two marks.
+const CHARACTER: f64 = 9.0;
+const BETWEEN: f64 = 5.0;
 /// Series that have colours of their own; further ones begin again.
 pub(super) const COLOURS: usize = 6;
 
@@ -57,17 +58,25 @@ impl Frame {
                 Escaped(&text)
             );
         }
-        let step = if self.x.marks.len() >= CROWDED { 2 } else { 1 };
-        for mark in self.x.marks.clone().into_iter().step_by(step) {
+        let mut free = WIDTH;
+        for mark in self.x.marks.clone().into_iter().rev() {
             let Some(x) = self.x(mark) else { continue };
-            let text = (x_axis.write)(mark);
             let _ = write!(
                 self.svg,
-                "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{floor}\"/>\
-                 <text class=\"mark\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                floor + 17.0,
-                Escaped(&text)
+                "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{floor}\"/>"
             );
+            let text = (x_axis.write)(mark);
+            let half = text.chars().count() as f64 * CHARACTER / 2.0;
+            // Where there is no room for it, the line alone is drawn; the last is always written.
+            if x + half <= free || free >= WIDTH {
+                free = x - half - BETWEEN;
+                let _ = write!(
+                    self.svg,
+                    "<text class=\"mark\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                    floor + 17.0,
+                    Escaped(&text)
+                );
+            }
         }
         let _ = write!(
             self.svg,
@@ -147,4 +156,26 @@ pub(super) fn legend<'a>(names: impl Iterator<Item = &'a str>, lines: bool) -> S
     }
     text.push_str("</ul>");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::axis::{Axis, Scale};
+    use super::Frame;
+
+    #[test]
+    fn marks_without_room_are_lines_alone() {
+        let axis = |marks: Vec<f64>| Axis {
+            label: String::new(),
+            scale: Scale::Log,
+            write: |value| format!("mark {value}"),
+            marks,
+        };
+        let (x, y) = (axis(vec![1.0, 1.1, 100.0]), axis(vec![1.0]));
+        let spans = (x.span([1.0, 100.0].into_iter()), y.span([1.0].into_iter()));
+        let svg = Frame::new("", (&x, spans.0), (&y, spans.1)).finish();
+        assert!(svg.contains(">mark 100<") && svg.contains(">mark 1.1<"), "{svg}");
+        assert_eq!(svg.matches(">mark 1<").count(), 1, "only beside the other axis: {svg}");
+        assert_eq!(svg.matches("class=\"grid\"").count(), 4);
+    }
 }
