@@ -49,7 +49,8 @@ impl Session {
                 return Ok(());
             }
             let round = report.comparisons.len();
-            live.step(&format!("round {}, cores {}", round + 1, before.distance.state));
+            let more = if elapsed >= plan.whole { ", going on for rounds that are alike" } else { "" };
+            live.step(&format!("round {}, cores {}{more}", round + 1, before.distance.state));
             let product_first = round.is_multiple_of(2);
             let mut messages = None;
             if product_first {

@@ -26,6 +26,12 @@ use crate::failure::{Doing, Failure};
 
 /// Places that the messages of a pass rotate over at most: more only take time to list.
 const MOST_PLACES: u64 = 8192;
+/// Between two looks whether anything moves.
+const LOOK: Duration = Duration::from_secs(1);
+/// Bytes a second that a transfer moves at least.
+const SLOWEST: usize = 8 << 20;
+/// Strangers that are named.
+const NAMED: usize = 4;
 /// Said behind the last message of a pass that the server observes.
 const OVER: &[u8] = b"over";
 
@@ -91,20 +97,32 @@ impl Passive {
             let from = accepted.address.map_or_else(|| "an unknown address".to_owned(), |at| at.to_string());
             let stranger = format!("{} from {from}", accepted.peer.name);
             tracing::warn!("{stranger} came to the bench's endpoint and is not its client: it is sent away");
-            strangers.push(stranger);
+            if strangers.len() < NAMED {
+                strangers.push(stranger);
+            }
             self.endpoint.close(accepted.link).doing("sending a stranger away")?;
         }
     }
 
-    /// The next notification of the client.
+    /// The next notification of the client, however long bytes go on to move before it.
     fn heard(&mut self) -> Result<Vec<u8>, Failure> {
         let link = self.link()?;
-        let deadline = Instant::now() + SILENCE;
+        let (mut moved, mut deadline) = (None, Instant::now() + SILENCE);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (from, bytes) = self.endpoint.notification(left).ok_or_else(silent)?;
-            if from == link {
-                return Ok(bytes.to_vec());
+            match self.endpoint.notification(LOOK) {
+                Some((from, bytes)) if from == link => return Ok(bytes.to_vec()),
+                Some(_) => continue,
+                None => {}
+            }
+            if !self.endpoint.is_up(link) {
+                let why = self.endpoint.why(link).map_or_else(String::new, |why| format!(": {}", why.text()));
+                return Err(Failure::peer(format!("the client's endpoint is gone{why}")));
+            }
+            let now = Some(nics::of_endpoint(&self.endpoint));
+            if now != moved {
+                (moved, deadline) = (now, Instant::now() + SILENCE);
+            } else if Instant::now() >= deadline {
+                return Err(silent());
             }
         }
     }
@@ -218,6 +236,7 @@ impl Active {
         let apart = if slots < MOST_PLACES { 1 } else { placement.slots() / slots };
         let places: Vec<(Vec<Part>, Vec<Item>)> =
             (0..slots).map(|slot| self.places(placement, slot * apart)).collect::<Result<_, _>>()?;
+        let patience = SILENCE + Duration::from_secs((pass.size / SLOWEST) as u64);
         let (begin, cpu) = (Instant::now(), cpu_time::process());
         let mut started = 0;
         while started < pass.messages || !under_way.is_empty() {
@@ -236,7 +255,7 @@ impl Active {
                 under_way.push_back((id.doing("starting a transfer")?, Instant::now()));
             }
             let Some((id, at)) = under_way.pop_front() else { break };
-            match self.endpoint.wait(id, SILENCE) {
+            match self.endpoint.wait(id, patience) {
                 Status::Ended(Outcome::Done { .. }) => latencies.add(at.elapsed()),
                 Status::Ended(outcome) => return Err(self.failed(outcome)),
                 Status::Pending | Status::Unknown => return Err(silent()),

@@ -18,6 +18,8 @@ pub(super) const SAMPLE: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(125);
 /// A NIC's bar is full at this many gigabytes per second, until it was faster.
 const FULL: f64 = 1.0;
+/// Share of the time that is shown at most, while there is more to do.
+const MOST: f64 = 0.99;
 /// Steps of a NIC's bar.
 const STEPS: u64 = 1000;
 
@@ -91,7 +93,9 @@ impl Live {
 
     fn advance(&self) {
         if let How::Bars(bars) = &self.how {
-            bars.whole.set_position(self.began.elapsed().min(self.whole).as_millis() as u64);
+            // What takes longer is not at its end.
+            let most = self.whole.mul_f64(MOST);
+            bars.whole.set_position(self.began.elapsed().min(most).as_millis() as u64);
         }
     }
 

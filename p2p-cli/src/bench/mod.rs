@@ -12,6 +12,8 @@ mod compare;
 mod comparison;
 mod content;
 mod endpoints;
+#[cfg(test)]
+mod examples;
 mod figures;
 mod iperf;
 mod link;
@@ -25,6 +27,7 @@ mod page;
 mod ping_pong;
 mod placement;
 mod plan;
+mod print;
 mod report;
 mod server;
 mod session;

@@ -368,7 +368,7 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::examples::{comparison, report};
+    use super::super::examples::{comparison, report};
     use super::{round_time, short};
     use benches::distance::State::Near;
 
@@ -388,6 +388,8 @@ mod tests {
             "<td>64K</td>",
             "<td>64M</td>",
             "write: 64M, 7<",
+            "read: 64M, 6.3<",
+            "plain TCP: 64M, 7.7<",
             "p99: 256, ",
             "lo-127.0.0.2",
             "p2p &lt;b&gt;&quot;&amp;&#39;",
