@@ -58,9 +58,13 @@ fn move_chunks(settings: &Settings, chunks: u64, busy: bool) {
 /// "The server handles 17 chunks and stops."
 #[test]
 fn a_message_of_more_chunks_than_the_window_has_places_goes_on() {
-    both(|settings| {
-        for chunks in [16, 17, 18, 33, 257, 300] {
-            move_chunks(&settings, chunks, false);
+    both(|mut settings| {
+        // Also where the receiver has fewer places than the sender, so that what is announced waits for one.
+        for recvs in [settings.recvs_per_channel, 5] {
+            settings.recvs_per_channel = recvs;
+            for chunks in [16, 17, 18, 33, 257, 300] {
+                move_chunks(&settings, chunks, false);
+            }
         }
     });
 }
