@@ -226,7 +226,7 @@ impl Town {
             self.poll();
             if !self.world.step() {
                 let now = self.world.now();
-                self.world.advance(now.after(Duration::from_millis(5)));
+                self.world.advance(now.after(Duration::from_millis(20)));
             }
         }
         self.poll();
@@ -308,6 +308,7 @@ fn of_life(item: Item, epoch: u64) -> Item {
 struct EvilPeer {
     control: MockControl,
     transport: MockTransport,
+    events: Events,
     rails: Vec<Rail>,
     memory: RegionId,
     evil: Evil,
@@ -325,7 +326,8 @@ impl EvilPeer {
         let memory = transport.register(rails[0].nic, Box::new(memory)).expect("no fault");
         let evil = Evil::new(item.range().key, 4);
         let (stream, handshake, conns, said) = (None, None, Vec::new(), BytesMut::new());
-        Self { control, transport, rails, memory, evil, stream, handshake, conns, said, is_up: false }
+        let events = Events::with_capacity(64);
+        Self { control, transport, events, rails, memory, evil, stream, handshake, conns, said, is_up: false }
     }
 
     fn begin(&mut self, door: std::net::SocketAddr) {
@@ -390,16 +392,15 @@ impl EvilPeer {
 
     fn poll(&mut self, world: &World) {
         let now = world.now();
-        let mut events = Events::with_capacity(64);
-        let _ = self.transport.poll(now, &mut events);
-        for event in events.drain() {
+        let _ = self.transport.poll(now, &mut self.events);
+        for event in self.events.drain() {
             if let TransportEvent::Connected(conn) = event {
                 self.conns.iter_mut().filter(|(one, _)| *one == conn).for_each(|(_, up)| *up = true);
             }
         }
         let _ = self.control.poll(now, 64, &mut |_| {});
         let Some(stream) = self.stream else { return };
-        let mut bytes = [0; 4096];
+        let mut bytes = [0; 1024];
         let Received::Bytes(count) = self.control.receive(stream, &mut bytes) else {
             return self.speak(stream);
         };
