@@ -80,14 +80,14 @@ impl Gpus {
 
     /// Makes these GPUs listen, and says how many did not before: whoever listens keeps its endpoint and its handle.
     pub(super) fn listen(&mut self, gpus: &[u8]) -> Result<usize, Failure> {
-        let before = self.all.len();
+        let mut opened = 0;
         for &gpu in gpus {
             if !self.all.contains_key(&gpu) {
-                let opened = self.open(gpu)?;
-                self.all.insert(gpu, opened);
+                self.all.insert(gpu, self.open(gpu)?);
+                opened += 1;
             }
         }
-        Ok(self.all.len() - before)
+        Ok(opened)
     }
 
     fn open(&self, gpu: u8) -> Result<Gpu, Failure> {

@@ -224,3 +224,102 @@ fn agree(first: &Asked, other: &Asked, rank: usize) -> Result<(), Failure> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, GpuPresent, Layout, Node, Present, RailPresent, Shape};
+
+    fn present(shape: Shape, node: Node, gpus: &[u8], rails: &[(&str, u32)]) -> Present {
+        let sizes = vec![1001, 8, 300];
+        let asked = Asked { shape, channels: 4, sizes, seconds: 1, setup_only: false };
+        let rail = |(nic, megabits): &(&str, u32)| RailPresent {
+            nic: (*nic).to_owned(),
+            channels: 2,
+            megabits: *megabits,
+        };
+        let gpu =
+            |gpu: &u8| GpuPresent { gpu: *gpu, handle: Vec::new(), rails: rails.iter().map(rail).collect() };
+        Present { node, asked, gpus: gpus.iter().map(gpu).collect(), reached_at: None }
+    }
+
+    #[test]
+    fn rails_carry_by_their_slower_ends_speed() {
+        let shares = |one: &[(&str, u32)], other: &[(&str, u32)]| {
+            let ends = [(0, one), (1, other)]
+                .map(|(node, rails)| present(Shape::Orchestrator, Node::Number(node), &[3], rails));
+            let layout = Layout::new(&ends).expect("two hosts");
+            let rails = layout.rails(&layout.pairs[0]);
+            rails
+                .iter()
+                .map(|rail| (rail.from.to_owned(), rail.to.to_owned(), rail.share))
+                .collect::<Vec<_>>()
+        };
+        let name = |name: &str| name.to_owned();
+        assert_eq!(
+            shares(&[("a", 200), ("b", 200)], &[("c", 300), ("d", 50)]),
+            [(name("a"), name("c"), 0.8), (name("b"), name("d"), 0.2)]
+        );
+        assert_eq!(
+            shares(&[("a", 100)], &[("c", 0), ("d", 100)]),
+            [(name("a"), name("c"), 0.5), (name("a"), name("d"), 0.5)],
+            "the end with fewer NICs uses them again; an unknown speed is that of the other end"
+        );
+        assert_eq!(
+            shares(&[("a", 0), ("b", 7)], &[("c", 0), ("d", 9)])
+                .iter()
+                .map(|rail| rail.2)
+                .collect::<Vec<_>>(),
+            [0.5, 0.5],
+            "where one is unknown, all are alike"
+        );
+    }
+
+    #[test]
+    fn a_mesh_joins_every_two_gpus_of_different_hosts_and_their_memory_does_not_overlap() {
+        let machine = |name: &str| Node::Machine(name.to_owned());
+        let of = |node, gpus: &[u8]| present(Shape::PerGpu, node, gpus, &[("a", 1)]);
+        let all = [
+            of(machine("x"), &[0]),
+            of(machine("y"), &[0, 1]),
+            of(machine("x"), &[1]),
+            of(machine("z"), &[5]),
+        ];
+        let layout = Layout::new(&all).expect("three hosts");
+        assert_eq!(layout.hosts.len(), 3);
+        assert_eq!(layout.pairs.len(), 2 * 2 + 2 + 2);
+        for (at, placed) in layout.gpus.iter().enumerate() {
+            let places = layout.pairs.iter().flat_map(|pair| {
+                let one = (pair.from == at).then_some((pair.from_offset, pair.bytes));
+                let other = (pair.to == at).then_some((pair.to_offset, pair.bytes));
+                [one, other].into_iter().flatten()
+            });
+            let mut places: Vec<(usize, usize)> = places.collect();
+            places.sort_unstable();
+            assert!(places.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0), "{places:?}");
+            assert!(
+                places.last().is_some_and(|(offset, bytes)| offset + bytes <= placed.memory),
+                "{places:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_differs_between_processes_is_named() {
+        let one = || present(Shape::Orchestrator, Node::Number(0), &[0, 1], &[("a", 1)]);
+        let other = || present(Shape::Orchestrator, Node::Number(1), &[0, 1], &[("a", 1)]);
+        Layout::new(&[one(), other()]).expect("the same");
+        let differs = |change: fn(&mut Present), said: &str| {
+            let mut changed = other();
+            change(&mut changed);
+            let text = Layout::new(&[one(), changed]).expect_err(said).to_string();
+            assert!(text.contains(said), "{text}");
+        };
+        differs(|there| there.asked.channels = 1, "--channels differs between rank 0 and rank 1");
+        differs(|there| there.asked.sizes.clear(), "--sizes");
+        differs(|there| there.asked.seconds = 2, "--seconds");
+        differs(|there| there.asked.setup_only = true, "--setup-only");
+        differs(|there| there.asked.shape = Shape::PerGpu, "--shape");
+        differs(|there| there.gpus.truncate(1), "--gpus");
+        differs(|there| there.node = Node::Number(0), "one host");
+    }
+}

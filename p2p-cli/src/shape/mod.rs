@@ -14,6 +14,7 @@ mod report;
 mod session;
 mod system;
 mod table;
+mod tally;
 mod voice;
 mod world;
 
@@ -220,6 +221,9 @@ fn check(options: &bench::Options) -> Result<(), Failure> {
     let wrong = [
         (options.backend == bench::Backend::Mock, "--backend mock", "its processes are real ones"),
         (options.calibrate, "--calibrate", "it measures no plain TCP"),
+        (!options.sweep.is_empty(), "--sweep", "run it with other --channels instead"),
+        (options.compare.is_some(), "--compare", "its links are compared with what their NICs should carry"),
+        (options.report.is_some(), "--report", "--json keeps its figures"),
         (options.congestion.is_some(), "--congestion", "set TCPX_SOFT_CONGESTION for all processes"),
         (listen && role != Some(bench::Role::Server) && !by_hand, "--listen", "it is for --role server"),
         (peer && role == Some(bench::Role::Server), "--peer", "the server waits for the client"),

@@ -139,6 +139,7 @@ fn what_does_not_go_together_is_refused() {
     };
     refused(&["--backend", "mock"], &["--backend mock", "--shape"]);
     refused(&["--calibrate"], &["--calibrate", "--shape"]);
+    refused(&["--sweep", "chunk"], &["--sweep", "--shape"]);
     refused(&["--gpus", "1,2,1"], &["--gpus", "twice"]);
     refused(&["--rank", "0", "--world", "2", "--role", "server"], &["--rank", "--role"]);
     let mut both = bench(&["--shape", "both", "--rank", "0", "--world", "2"]);

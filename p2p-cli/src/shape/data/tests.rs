@@ -30,7 +30,10 @@ fn whole() -> (Gpus, Layout, BTreeMap<usize, Item>) {
     let here = Some("127.0.0.1".parse().expect("an address"));
     let mut gpus = Gpus::new(nics, config, Shape::PerGpu, 1, here);
     assert_eq!(gpus.listen(&[0, 1, 2, 3]).expect("they listen"), 4);
+    let handles = |gpus: &Gpus| gpus.present().into_iter().map(|gpu| gpu.handle).collect::<Vec<_>>();
+    let first = handles(&gpus);
     assert_eq!(gpus.listen(&[2, 0]).expect("they listen already"), 0);
+    assert_eq!(handles(&gpus), first, "who was told where they are finds them there");
     let asked =
         Asked { shape: Shape::PerGpu, channels: 1, sizes: SIZES.to_vec(), seconds: 1, setup_only: false };
     let all = gpus.present();
