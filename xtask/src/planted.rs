@@ -79,7 +79,8 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Workspace, only: Option<&str>) 
     })?;
     let (mut found, mut missed) = (Vec::new(), Vec::new());
     for patch in &patches {
-        let alone = format!("`--bug {}` plants it alone, and leaves what was said in target/planted", patch.name);
+        let alone =
+            format!("`--bug {}` plants it alone, and leaves what was said in target/planted", patch.name);
         let judged = steps.timed(&patch.name, &patch.bug, &alone, || {
             let how = bench.plant(patch)?;
             println!("    found {how}");
