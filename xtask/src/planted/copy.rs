@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Makes `to` the same as the tree `from`, without hidden folders but cargo's own and without what was built. What is the same already is not
-/// touched, so that cargo builds only what differs.
+/// Makes `to` the same as the tree `from`, without what was built and without hidden folders but cargo's own. What is the
+/// same already is not touched, so that cargo builds only what differs.
 pub(super) fn tree(from: &Path, to: &Path) -> Result<(), String> {
     let failed = |at: &Path, error: std::io::Error| format!("{}: {error}", at.display());
     fs::create_dir_all(to).map_err(|error| failed(to, error))?;
