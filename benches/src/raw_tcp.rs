@@ -246,10 +246,10 @@ impl Sender {
     ///
     /// As [`round`](Self::round).
     pub fn qualify(&mut self, message: usize, time: Duration) -> io::Result<Vec<(usize, f64)>> {
-        self.qualify_with(message, self.in_flight, time)
+        self.qualify_with(message, self.in_flight as u64 + 1, self.in_flight, time)
     }
 
-    /// As [`qualify`](Self::qualify), with this many messages under way instead of those of the plan.
+    /// As [`qualify`](Self::qualify), with this many messages in a round and under way instead of those of the plan.
     ///
     /// # Errors
     ///
@@ -261,6 +261,7 @@ impl Sender {
     pub fn qualify_with(
         &mut self,
         message: usize,
+        messages: u64,
         in_flight: usize,
         time: Duration,
     ) -> io::Result<Vec<(usize, f64)>> {
@@ -270,7 +271,7 @@ impl Sender {
             let begin = Instant::now();
             // The first messages of fresh sockets are slow, so the fastest of several short rounds counts.
             while begin.elapsed() < time || best == 0.0 {
-                let round = self.round_with(layout, in_flight as u64 + 1, message, in_flight)?;
+                let round = self.round_with(layout, messages, message, in_flight)?;
                 best = best.max(round.gigabytes_per_second());
             }
             found.push((layout, best));

@@ -137,7 +137,7 @@ fn a_page_and_json_say_the_same_and_phases_are_said() {
         assert_eq!(nics.len(), 2);
         nics.values().map(|bytes| bytes[way].as_u64().unwrap()).sum()
     };
-    assert!(both("client_nics", "sent") > 0);
+    assert!(both("client_nics", "sent") > 0 && both("client_nics", "received") > 0, "writes and reads");
     assert_eq!(both("client_nics", "sent"), both("server_nics", "received"));
     assert_eq!(both("client_nics", "received"), both("server_nics", "sent"));
     assert!(text.contains("client, kernel's counters: agrees"), "{text}");

@@ -362,7 +362,7 @@ fn round_time(microseconds: f64) -> String {
 
 /// A number without zeros at its end.
 fn short(value: f64) -> String {
-    let digits = format!("{value:.3}");
+    let digits = format!("{value:.6}");
     digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([10.0, 1000.0, 2e6].map(round_time), ["10 us", "1 ms", "2 s"]);
-        assert_eq!([0.001, 0.5, 10.0, 100.0, 0.0].map(short), ["0.001", "0.5", "10", "100", "0"]);
+        assert_eq!([0.0001, 0.5, 10.0, 100.0, 0.0].map(short), ["0.0001", "0.5", "10", "100", "0"]);
     }
 
     #[test]

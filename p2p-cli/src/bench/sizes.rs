@@ -20,6 +20,9 @@ use crate::failure::Failure;
 const TURNS: u32 = 3;
 /// Share of a size's time in which its fastest plain TCP is chosen.
 const QUALIFICATION: f64 = 0.1;
+/// Bytes of a round in which it is, and messages at most.
+const QUALIFIED: usize = 16 << 20;
+const MOST_QUALIFIED: u64 = 1000;
 
 /// One way of one size, as medians of rounds.
 #[derive(Clone, Debug, Serialize)]
@@ -97,7 +100,8 @@ impl Session {
             let layouts = raw.layouts().len() as u32;
             let time = of_size.mul_f64(QUALIFICATION) / layouts.max(1);
             let under_way = in_flight(*size);
-            let ranked = self.raw(false, raw, |raw| raw.qualify_with(*size, under_way, time))?;
+            let several = ((QUALIFIED / size) as u64).clamp(under_way as u64 + 1, MOST_QUALIFIED);
+            let ranked = self.raw(false, raw, |raw| raw.qualify_with(*size, several, under_way, time))?;
             let layout = ranked.first().map_or(0, |(layout, _)| *layout);
             let few = self.observed(Way::Write, *size, 2 * plan::endpoint_in_flight(*size))?;
             let messages = plan::timed_messages(2 * plan::endpoint_in_flight(*size), few.time, each);
