@@ -76,6 +76,8 @@ pub struct Peer {
     uncut: u64,
     /// Messages that the peer has announced and that have not landed.
     unlanded: usize,
+    /// Bytes of messages that are with the transport, both ways.
+    flying: u64,
     /// Transfers of which ranges or shapes are to be said, the next one first.
     telling: VecDeque<Handle>,
     /// Sends of the peer that no receive has met.
@@ -108,6 +110,7 @@ impl Peer {
             row: VecDeque::new(),
             uncut: 0,
             unlanded: 0,
+            flying: 0,
             telling: VecDeque::new(),
             sends: VecDeque::new(),
             recvs: VecDeque::new(),
@@ -163,6 +166,11 @@ impl Peer {
         !self.over
             && self.unlanded <= self.caps.announced as usize
             && self.notices.unread() <= self.caps.unread as usize
+    }
+
+    /// Bytes of the messages that are with the transport, both ways.
+    pub const fn flying(&self) -> u64 {
+        self.flying
     }
 
     /// Bytes for the control stream.

@@ -94,6 +94,7 @@ impl Engine {
         let ends = link.stream.and_then(|stream| self.control.ends(stream));
         link.tell_end(link.address.or(ends.map(|(_, peer)| peer)), reason.as_ref());
         self.links_tally.ended(link.incoming, link.was_up, link.peer.is_some(), reason.is_some());
+        self.flying -= std::mem::take(&mut link.flying);
         let closes_in_peace = reason.is_none();
         link.reason = reason;
         link.deadline = Some(self.now.after(self.options.close_timeout));

@@ -85,6 +85,8 @@ pub(super) struct Link {
     pub(super) traffic: Traffic,
     /// Its end was reported, if it is to be.
     pub(super) concluded: bool,
+    /// Bytes of it that the engine counts as with the transport.
+    pub(super) flying: u64,
     /// It waits for its turn in this poll.
     pub(super) queued: bool,
 }
@@ -110,6 +112,7 @@ impl Link {
             last_rail: None,
             traffic: Traffic::default(),
             concluded: false,
+            flying: 0,
             queued: false,
         }
     }

@@ -50,6 +50,9 @@ const EVENTS: usize = 64;
 const CONTROL_EVENTS: usize = 64;
 /// Time between two looks at the deadlines of links.
 const TICK: Duration = Duration::from_millis(20);
+/// Bytes with the transport beside which an answer may be waited for awake. Whoever spins beside more of them takes the
+/// cores that move them.
+const MOST_BESIDE: u64 = 64 << 10;
 /// Links whose peer has not shown who it is, at most: the oldest makes room.
 const MOST_STRANGERS: usize = 512;
 
@@ -125,6 +128,8 @@ pub struct Engine {
     messages: Vec<Messages>,
     /// On links that are up.
     talk: Talk,
+    /// Bytes of all links that are with the transport, as of each link's last turn.
+    flying: u64,
     scratch: moving::Scratch,
 }
 
@@ -191,6 +196,7 @@ impl Engine {
             traffic: Traffic::default(),
             links_tally: Links::default(),
             talk: Talk::new(),
+            flying: 0,
             scratch: moving::Scratch::default(),
         })
     }
@@ -433,11 +439,12 @@ impl Engine {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
-        // Beside data nobody spins: that would take the cores which move it.
-        let spins = matches!(next, Next::Idle(_)) && self.talk.goes_on(now);
-        self.talk.may_look_short(spins);
+        let is_idle = matches!(next, Next::Idle(_));
+        let spins = self.talk.goes_on(now) && (is_idle || self.flying <= MOST_BESIDE);
+        self.talk.may_look_short(spins && is_idle);
         match next {
             Next::Again | Next::Spin => next,
+            Next::Wait(_) if spins => Next::Spin,
             Next::Wait(wait) => Next::Wait(earlier(wait)),
             Next::Idle(_) if spins => Next::Spin,
             Next::Idle(idle) => Next::Idle(earlier(idle)),

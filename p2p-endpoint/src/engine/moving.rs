@@ -78,7 +78,16 @@ impl Engine {
         let now = self.now.0;
         let Self { links, control, scratch, transport, exports, memories, talk, .. } = self;
         let Some(link) = links.get_mut(id) else { return Ok(()) };
-        let Link { phase: Phase::Up(peer), stream: Some(stream), said, rails, tokens, readable, .. } = link
+        let Link {
+            phase: Phase::Up(peer),
+            stream: Some(stream),
+            said,
+            rails,
+            tokens,
+            readable,
+            flying: counted,
+            ..
+        } = link
         else {
             return Ok(());
         };
@@ -97,6 +106,8 @@ impl Engine {
                 post(transport.as_mut(), memories, scratch, peer, rail, here.conn, here.own, side, now);
             }
         }
+        let flying = peer.flying();
+        self.flying = self.flying + flying - std::mem::replace(counted, flying);
         if said.is_empty() {
             let sent = send(control.as_mut(), stream, peer.control());
             if sent > 0 {

@@ -45,6 +45,7 @@ impl Peer {
         let (Some(offered), Some(front)) = (line.offered.take(), line.queue.front()) else { return };
         let posted = Posted { handle: offered.handle, length: front.length, since: self.now };
         line.post(offered.token, posted);
+        self.flying += u64::from(posted.length);
         if side == Side::Recv
             && let Some(entry) = posted.handle.and_then(|handle| self.table.get_mut(handle))
         {
@@ -59,6 +60,7 @@ impl Peer {
         let Some(lines) = self.rails.get_mut(usize::from(token.rail.0)) else { return };
         let line = lines.line_mut(token.side);
         let Some(posted) = line.take(token) else { return };
+        self.flying -= u64::from(posted.length);
         let landing = if line.disordered { Landing::Lost } else { landing };
         line.disordered |= landing == Landing::Failed;
         match token.side {
