@@ -8,8 +8,10 @@ use serde_json::Value;
 use crate::network::{NICS, Network, inside};
 use crate::program::{all_moved, finish, good, kept, passes, text};
 
-/// What headers, acknowledgements and packets that are sent again add to bytes, at most, as a part of them.
+/// What headers and acknowledgements add to bytes that a NIC receives, at most, as a part of them.
 const OVERHEAD: f64 = 0.08;
+/// The same of bytes that a NIC sends. Where many NICs send to one, the router drops packets, which are sent again.
+const SENT_AGAIN: f64 = 0.5;
 /// The same of what belongs to no pass: words between the processes, and packets that name neighbours. In bytes.
 const ASIDE: f64 = 300e3;
 
@@ -44,9 +46,10 @@ fn counts_agree(pass: &Value) {
     for nic in pass["by_nic"].as_array().unwrap() {
         let kernel = &nic["kernel"];
         // One way has the bytes, the other what acknowledges them.
-        let counted = number(&kernel["sent"]).max(number(&kernel["received"]));
-        let bytes = number(&nic["bytes"]);
-        assert!(counted >= bytes && counted <= bytes * (1.0 + OVERHEAD) + ASIDE, "{nic}");
+        let (sent, received) = (number(&kernel["sent"]), number(&kernel["received"]));
+        let overhead = if received > sent { OVERHEAD } else { SENT_AGAIN };
+        let (counted, bytes) = (sent.max(received), number(&nic["bytes"]));
+        assert!(counted >= bytes && counted <= bytes * (1.0 + overhead) + ASIDE, "{nic}");
     }
 }
 
@@ -125,8 +128,8 @@ fn bytes_move_away_from_a_link_at_a_quarter_of_the_speed() {
         let shares = host.map(|bytes| bytes / sum);
         eprintln!("shares {shares:.3?}");
         // All four end at the same time if it has a thirteenth; an even share would be a quarter.
-        assert!((0.05..=0.13).contains(&shares[NICS - 1]), "{shares:?}");
-        assert!(shares[..NICS - 1].iter().all(|share| (0.25..=0.37).contains(share)), "{shares:?}");
+        assert!((0.04..=0.16).contains(&shares[NICS - 1]), "{shares:?}");
+        assert!(shares[..NICS - 1].iter().all(|share| (0.22..=0.38).contains(share)), "{shares:?}");
     });
 }
 
