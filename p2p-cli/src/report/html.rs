@@ -7,7 +7,7 @@ use super::{Block, Chart, Drawing, Figure, Page, Table};
 
 const STYLE: &str = include_str!("style.css");
 /// Cells that are longer are words, which may be broken.
-const LONG_CELL: usize = 32;
+const LONG_CELL: usize = 18;
 
 pub(super) fn of(page: &Page) -> String {
     let mut html = String::with_capacity(64 << 10);

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::axis::{Axis, Span};
 use super::escape::Escaped;
 
-/// Of the view box. Text of 12.5 in it can be read where the chart is as narrow as a phone.
+/// Of the view box. Text of 14.5 in it can be read where the chart is as narrow as a phone.
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
 /// Room for what is written beside the axes.
@@ -18,7 +18,7 @@ const TOP: f64 = 24.0;
 const BOTTOM: f64 = 46.0;
 /// What a character of a mark takes at most, and the room between two marks.
 const CHARACTER: f64 = 9.0;
-const BETWEEN: f64 = 5.0;
+const BETWEEN: f64 = 8.0;
 /// Series that have colours of their own; further ones begin again.
 pub(super) const COLOURS: usize = 6;
 
