@@ -6,6 +6,9 @@ use p2p_transport::{Error, ErrorKind};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tcpx_core::config::{Affinity, Config, core_list};
 
+/// Where a process has fewer cores, no thread of it is placed: the threads that move bytes need all of them.
+const FEWEST: usize = 4;
+
 /// Where the progress thread runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Placement {
@@ -45,8 +48,9 @@ impl Wish {
         allowed: &[u16],
         of_node: impl FnOnce(u16) -> Option<Vec<u16>>,
     ) -> Result<Placement, Error> {
+        // Of a machine with more cores than can be asked about, what the user says is taken as it is.
         let allowed_of = |cores: &[u16]| -> Vec<u16> {
-            cores.iter().copied().filter(|core| allowed.contains(core)).collect()
+            cores.iter().copied().filter(|core| allowed.is_empty() || allowed.contains(core)).collect()
         };
         match &self.affinity {
             Affinity::Off => Ok(Placement::Anywhere("UCCL_P2P_AFFINITY says off")),
@@ -71,6 +75,9 @@ impl Wish {
         of_node: impl FnOnce(u16) -> Option<Vec<u16>>,
         allowed_of: impl Fn(&[u16]) -> Vec<u16>,
     ) -> Placement {
+        if allowed.len() < FEWEST {
+            return Placement::Anywhere("this process has few cores");
+        }
         let Some(&Some(node)) = nodes.first() else {
             return Placement::Anywhere("the NUMA node of its NICs is not known");
         };
@@ -81,18 +88,18 @@ impl Wish {
             return Placement::Anywhere("the cores of its NICs' NUMA node are not known");
         };
         let mut near = allowed_of(&cores);
-        if near.len() == allowed.len() {
-            return Placement::Anywhere("all cores of this process are near its NICs");
-        }
         near.retain(|core| !self.taken.contains(core));
         if near.is_empty() {
             return Placement::Anywhere("its NICs' NUMA node has no core that is free for it");
+        }
+        if near.len() == allowed.len() {
+            return Placement::Anywhere("all cores of this process are near its NICs");
         }
         Placement::On(near, format!("NUMA node {node} of its NICs"))
     }
 }
 
-/// Cores that the calling thread may use.
+/// Cores that the calling thread may use; none where that cannot be found out.
 pub fn allowed() -> Vec<u16> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).map(|core| core as u16).collect()
@@ -202,6 +209,11 @@ mod tests {
         let on = |cores: &[u16]| Placement::On(cores.to_vec(), "NUMA node 1 of its NICs".to_owned());
         assert_eq!(place(&[Some(1), Some(1)], &ALL, &[]), on(&[4, 5, 6, 7]));
         assert_eq!(place(&[Some(1)], &[0, 1, 5, 6], &[]), on(&[5, 6]));
+        assert_eq!(
+            place(&[Some(1)], &[4, 5, 6, 7], &[4]),
+            on(&[5, 6, 7]),
+            "beside the workers of the plugin"
+        );
         assert_eq!(place(&[Some(1)], &ALL, &[4, 5, 0]), on(&[6, 7]));
         for (nodes, allowed, taken, why) in [
             (&[Some(1), Some(0)][..], &ALL[..], &[][..], "several"),
@@ -209,9 +221,11 @@ mod tests {
             (&[None], &ALL, &[], "not known"),
             (&[], &ALL, &[], "not known"),
             (&[Some(7)], &ALL, &[], "not known"),
-            (&[Some(1)], &[4, 5], &[], "all cores"),
+            (&[Some(1)], &[4, 5, 6, 7], &[], "all cores"),
+            (&[Some(1)], &[4, 5], &[], "few cores"),
+            (&[Some(1)], &[], &[], "few cores"),
             (&[Some(1)], &ALL, &[4, 5, 6, 7], "free for it"),
-            (&[Some(1)], &[0, 1], &[], "free for it"),
+            (&[Some(1)], &[0, 1, 2, 3], &[], "free for it"),
         ] {
             let placed = place(nodes, allowed, taken);
             assert!(matches!(placed, Placement::Anywhere(text) if text.contains(why)), "{placed:?} {why}");
@@ -226,6 +240,8 @@ mod tests {
         assert!(matches!(named, Placement::On(cores, _) if cores == [1, 3]));
         let error = place(Affinity::Cores(vec![6])).expect_err("it may not be used");
         assert!(error.text().contains("0-3"), "{error}");
+        let unknown = wish(Affinity::Cores(vec![2000]), &[]).place(&[], &[], cores);
+        assert!(matches!(unknown, Ok(Placement::On(cores, _)) if cores == [2000]));
     }
 
     #[test]

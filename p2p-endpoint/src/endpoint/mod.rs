@@ -1,6 +1,8 @@
 //! Endpoints that any thread may use: what is asked of an [`Engine`], in calls that wait with a bound, in calls that
 //! do not wait, and in futures.
 
+mod bed;
+mod drive;
 mod future;
 mod open;
 mod remote;
@@ -76,7 +78,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// As [`Engine::new`]; [`Device`](ErrorKind::Device) if the system gives no thread or descriptor.
+    /// As [`Engine::new`]; [`Device`](ErrorKind::Device) if the system gives no thread or descriptor;
+    /// [`Misuse`](ErrorKind::Misuse) if the progress thread shall run on no core that this process may use.
     pub fn new(
         transport: Box<dyn Transport>,
         control: Box<dyn Control>,
@@ -106,7 +109,7 @@ impl Endpoint {
             Progress::Thread => {
                 let shared = shared.clone();
                 let named = std::thread::Builder::new().name("p2p-progress".to_owned());
-                Some(named.spawn(move || shared.drive_safely()).map_err(device)?)
+                Some(named.spawn(move || shared.drive_safely(close_timeout)).map_err(device)?)
             }
         };
         drop(moved);
@@ -163,14 +166,15 @@ impl Endpoint {
         let found = self
             .shared()
             .wait(timeout, || self.shared().reports().opening.get_mut(&link).and_then(Option::take));
-        self.shared().reports().opening.remove(&link);
-        match found {
+        // It may have come up, or ended, at this moment.
+        let last = self.shared().reports().opening.remove(&link).flatten();
+        match found.or(last) {
             Some(came) => came.map(|()| link),
             None => {
+                self.shared().check()?;
                 let missing = self.shared().look(|engine| engine.missing(link));
-                // It may have come up, or ended, at this moment.
                 let _ = self.close(link);
-                let missing = missing.unwrap_or_else(|| "the link ended at this moment".to_owned());
+                let missing = missing.unwrap_or_else(|| "it was closed here".to_owned());
                 let text = format!("no link to {to} within {} s: {missing}", timeout.as_secs_f32());
                 Err(Error::new(ErrorKind::Conn, "connect", text))
             }
@@ -185,7 +189,8 @@ impl Endpoint {
     pub fn accept(&self, timeout: Duration) -> Result<Option<Accepted>, Error> {
         let Some(entered) = self.shared().reports().stops.enter() else { return Ok(None) };
         let accepted = self.accept_since(entered, timeout);
-        self.shared().reports().stops.leave();
+        let has_peer = matches!(accepted, Ok(Some(_)));
+        self.shared().reports().stops.leave(entered, has_peer);
         accepted
     }
 
@@ -453,15 +458,17 @@ impl Drop for Inner {
             std::mem::forget(self.shared.clone());
             return;
         }
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake_up();
+        self.shared.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
+            if thread.thread().id() == std::thread::current().id() {
+                // It let go in what it woke, and cannot wait for itself: it ends the links on its way out.
+                self.shared.is_orphan.store(true, Ordering::SeqCst);
+                return;
+            }
+            self.shared.wake_up();
             // It leaves after one round; a panic of it was reported.
             let _ = thread.join();
         }
-        if self.shared.check().is_ok() {
-            self.shared.with(Engine::close_all);
-            self.shared.finish(self.close_timeout);
-        }
+        self.shared.finish(self.close_timeout);
     }
 }

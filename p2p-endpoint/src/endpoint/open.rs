@@ -1,5 +1,6 @@
 //! An endpoint as the variables of its process want it.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ impl Options {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut options = Self::new(format!("{host}:{}", std::process::id()));
         options.connect_timeout = Duration::from_secs(config.connect_timeout_seconds.value.get());
+        // Of both families, where the host has both.
+        options.door.set_ip(Ipv6Addr::UNSPECIFIED.into());
         if config.oob_port.is_from_user() {
             options.door.set_port(config.oob_port.value.get());
             options.port_retries = config.port_retries.value.get() as u16;

@@ -57,7 +57,8 @@ impl Endpoint {
             let share = rest / (addresses.len() - tried) as u32;
             match self.connect(address, share).and_then(|link| self.is_who(link, told, address)) {
                 Ok(link) => return Ok(link),
-                Err(error) if addresses.len() == 1 || error.kind() != ErrorKind::Conn => return Err(error),
+                // Not what the next address would meet as well.
+                Err(error) if addresses.len() == 1 || is_own(&error) => return Err(error),
                 Err(error) => said.push(error.text().to_owned()),
             }
         }
@@ -151,6 +152,11 @@ impl Endpoint {
     }
 }
 
+/// Whether it is this end that cannot connect, wherever to.
+fn is_own(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::Device)
+}
+
 enum Claim {
     Known(LinkId),
     /// The caller connects now.
@@ -181,6 +187,10 @@ impl Drop for Connects<'_> {
             None => reports.remotes.remove(self.metadata),
         };
         drop(reports);
+        // Its end may have been reported before it was known here.
+        if let Some(link) = self.link.filter(|link| !self.endpoint.is_up(*link)) {
+            shared.reports().remotes.retain(|_, remote| !remote.is(link));
+        }
         shared.wake_all();
     }
 }

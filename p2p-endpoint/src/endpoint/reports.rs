@@ -45,8 +45,11 @@ impl Stops {
         Some(self.times)
     }
 
-    pub(super) fn leave(&mut self) {
+    /// Whoever [came in](Self::enter) then leaves, with a peer or without one. A word that was for them, and that they
+    /// did not need, is for the next one.
+    pub(super) const fn leave(&mut self, since: u64, has_peer: bool) {
         self.waiting -= 1;
+        self.is_left |= has_peer && self.waiting == 0 && self.has_come(since);
     }
 
     /// Whether whoever [came in](Self::enter) then was told to leave.

@@ -38,7 +38,8 @@ impl Engine {
             }
         }
         self.close_stream(id);
-        self.end(id, Some(lost(why)));
+        let during = if self.links.get(id).is_some_and(|link| link.was_up) { "poll" } else { "connect" };
+        self.end(id, Some(Error::new(ErrorKind::Conn, during, why)));
         self.enqueue(id);
     }
 
@@ -60,7 +61,9 @@ impl Engine {
                 self.end(id, Some(lost(format!("rail {rail} to {name} did not come up: {why}"))));
             }
             Phase::Up(peer) if !all => {
-                tracing::warn!(link = %name, rail, "a rail is lost: {why}");
+                // The peer may have closed all of them, one after another, and said so on the stream, which is slower.
+                link.untold.push((rail, why));
+                link.tells_at.get_or_insert(self.now.after(LAST_WORDS));
                 peer.rail_lost(now, RailIndex(rail as u8));
             }
             Phase::Up(_) => {
@@ -92,6 +95,9 @@ impl Engine {
             return;
         }
         let ends = link.stream.and_then(|stream| self.control.ends(stream));
+        if !link.was_closed_there && reason.is_some() {
+            link.tell_lost_rails();
+        }
         link.tell_end(link.address.or(ends.map(|(_, peer)| peer)), reason.as_ref());
         self.links_tally.ended(link.incoming, link.was_up, link.peer.is_some(), reason.is_some());
         self.flying -= std::mem::take(&mut link.flying);

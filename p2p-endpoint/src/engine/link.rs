@@ -79,6 +79,9 @@ pub(super) struct Link {
     pub(super) was_up: bool,
     /// The peer said that it is done.
     pub(super) was_closed_there: bool,
+    /// Rails that were lost while others are up, and why, until that is logged at this time.
+    pub(super) untold: Vec<(usize, String)>,
+    pub(super) tells_at: Option<Now>,
     /// The rail that was lost last, and how that is told, while the peer's last words are awaited.
     pub(super) last_rail: Option<(usize, String)>,
     /// What its transfers have moved.
@@ -109,6 +112,8 @@ impl Link {
             reason: None,
             was_up: false,
             was_closed_there: false,
+            untold: Vec::new(),
+            tells_at: None,
             last_rail: None,
             traffic: Traffic::default(),
             concluded: false,

@@ -15,7 +15,7 @@ mod talk;
 mod tally;
 mod tokens;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use p2p_memory::Memory;
@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// Addresses of this host that peers can reach, best first; see [`Options::host`].
-    pub fn host(&self) -> &[std::net::IpAddr] {
+    pub fn host(&self) -> &[IpAddr] {
         &self.options.host
     }
 
@@ -514,7 +514,10 @@ impl Engine {
         self.look_for_stalls(now);
         for index in 0..self.links.positions() {
             let Some(id) = self.links.id_at(index) else { continue };
-            let Some(link) = self.links.get(id) else { continue };
+            let Some(link) = self.links.get_mut(id) else { continue };
+            if link.tells_at.is_some_and(|at| now >= at) {
+                link.tell_lost_rails();
+            }
             let late = link.deadline.is_some_and(|deadline| now >= deadline);
             match (&link.phase, late) {
                 (Phase::Greeting(_) | Phase::Railing, true) => {
@@ -569,25 +572,42 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// A door at this port, or at one of so many that follow.
+/// A door at this port, or, if it is taken, at one of so many that follow. One of all addresses is of IPv4 alone where the
+/// host has nothing else.
 fn listen(control: &mut dyn Control, at: SocketAddr, retries: u16) -> Result<DoorId, Error> {
-    let mut refused = control.listen(at);
+    let mut listen = |port| {
+        let door = control.listen(SocketAddr::new(at.ip(), port));
+        match at.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() => door.or_else(|refused| {
+                let is_taken = refused.kind() == ErrorKind::Exhausted;
+                let all = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+                if is_taken { Err(refused) } else { control.listen(all) }
+            }),
+            IpAddr::V6(_) | IpAddr::V4(_) => door,
+        }
+    };
+    let is_taken = |door: &Result<DoorId, Error>| {
+        door.as_ref().is_err_and(|refused| refused.kind() == ErrorKind::Exhausted)
+    };
+    let mut door = listen(at.port());
     let retries = if at.port() == 0 { 0 } else { retries };
     for port in (at.port()..=u16::MAX).skip(1).take(retries.into()) {
-        if refused.is_ok() {
-            break;
+        if !is_taken(&door) {
+            return door;
         }
-        refused = control.listen(SocketAddr::new(at.ip(), port)).map_err(|last| match retries {
-            1 => last,
-            _ => Error::new(
-                last.kind(),
-                "listen",
-                format!("{} (from port {} on, UCCL_TCPX_PORT_RETRIES bounds it)", last.text(), at.port()),
-            )
-            .with_source(last),
+        door = listen(port);
+    }
+    if retries > 0 && is_taken(&door) {
+        return door.map_err(|last| {
+            let text = format!(
+                "{}; so it is with all ports from {} on (UCCL_TCPX_PORT_RETRIES says how many are tried)",
+                last.text(),
+                at.port()
+            );
+            Error::new(last.kind(), "listen", text).with_source(last)
         });
     }
-    refused
+    door
 }
 
 /// What the protocol did not take.

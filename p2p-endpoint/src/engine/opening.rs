@@ -179,6 +179,14 @@ impl Engine {
             }
         };
         self.strangers.retain(|stranger| *stranger != id);
+        let known = self.incoming - self.strangers.len();
+        if known > self.options.most_links && self.links.get(id).is_some_and(|link| link.incoming) {
+            let text = format!("this end has {} links of peers, and takes no more", known - 1);
+            if let Some(Link { phase: Phase::Greeting(handshake), .. }) = self.links.get_mut(id) {
+                handshake.refuse(&text);
+            }
+            return Err(lost(text));
+        }
         match step {
             Step::More => Ok(()),
             Step::MakeRails { peer } => self.offer_rails(id, peer),

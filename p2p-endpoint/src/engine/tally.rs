@@ -32,6 +32,14 @@ impl Link {
         }
     }
 
+    /// Logs which rails were lost.
+    pub(super) fn tell_lost_rails(&mut self) {
+        self.tells_at = None;
+        for (rail, why) in std::mem::take(&mut self.untold) {
+            tracing::warn!(link = %self.name(), rail, "a rail is lost: {why}");
+        }
+    }
+
     /// Logs the end of a link. `address` is that of the peer's end of the control stream.
     pub(super) fn tell_end(&self, address: Option<SocketAddr>, reason: Option<&Error>) {
         let name = self.name();
