@@ -6,7 +6,7 @@
 //! the other why.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub(crate) struct Opening {
 }
 
 enum Role {
-    Connecting { key: Key, places: VecDeque<SocketAddr>, tried: Vec<String> },
+    Connecting { key: Key, places: VecDeque<Way>, tried: Vec<String> },
     Accepting { key: Key, hub: &'static Hub },
 }
 
@@ -99,8 +99,8 @@ pub(crate) enum Progress {
 }
 
 impl Opening {
-    pub(crate) fn connecting(key: Key, places: Vec<SocketAddr>, max_message: u32) -> Self {
-        let role = Role::Connecting { key, places: places.into(), tried: Vec::new() };
+    pub(crate) fn connecting(key: Key, places: Vec<SocketAddr>, from: &[IpAddr], max_message: u32) -> Self {
+        let role = Role::Connecting { key, places: ways(&places, from), tried: Vec::new() };
         let stage = Stage::Dialing { until: None };
         Self { role, deadline: None, max_message, stage, peer_is_ready: false }
     }
@@ -192,9 +192,9 @@ impl Opening {
         let Stage::Dialing { until } = &mut self.stage else { return Ok(()) };
         let (plugin, max_message) = (around.plugin.name().to_owned(), self.max_message);
         let hello = Word::Hello(Hello { key: *key, channels: rail.channels, max_message, plugin });
-        while let Some(&place) = places.front() {
+        while let Some(&Way { to, from }) = places.front() {
             let Some(open) = stream else {
-                match Stream::connect(place, around.peer_timeout) {
+                match Stream::connect(to, from, around.peer_timeout) {
                     Ok(opened) => {
                         watch(around, &opened, conn)?;
                         *until = Some(around.now.after(PATIENCE));
@@ -371,10 +371,33 @@ fn watch(around: &Surroundings<'_>, stream: &Stream, conn: usize) -> Result<(), 
         .map_err(|error| lost("connect", format!("watching the exchange stream: {error}")))
 }
 
-fn give_up(places: &mut VecDeque<SocketAddr>, tried: &mut Vec<String>, why: &str) {
-    if let Some(place) = places.pop_front() {
-        tried.push(format!("{place}: {why}"));
+fn give_up(places: &mut VecDeque<Way>, tried: &mut Vec<String>, why: &str) {
+    let Some(Way { to, .. }) = places.pop_front() else { return };
+    let text = format!("{to}: {why}");
+    // It may be tried from two addresses.
+    if !tried.contains(&text) {
+        tried.push(text);
     }
+}
+
+/// A place of the peer, and the address of this host from which it is tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Way {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+}
+
+/// Each place from the rail's own NIC, so that the stream goes the way that the data goes, and its end is that way's; then
+/// each from wherever the system chooses, for places that are not reached from there.
+fn ways(places: &[SocketAddr], from: &[IpAddr]) -> VecDeque<Way> {
+    let own = |to: &SocketAddr| {
+        let from = from
+            .iter()
+            .find(|ip| ip.is_ipv4() == to.is_ipv4() && ip.is_loopback() == to.ip().is_loopback())?;
+        Some(Way { to: *to, from: Some(*from) })
+    };
+    let any = places.iter().map(|to| Way { to: *to, from: None });
+    places.iter().filter_map(own).chain(any).collect()
 }
 
 impl Trade {

@@ -181,6 +181,18 @@ impl Tcpx {
         ips.into_iter().map(|ip| (ip, port).into()).collect()
     }
 
+    /// Addresses of a NIC, from which its exchange streams go; none where these go over the control NIC.
+    fn own_addresses(&self, nic: NicId) -> Vec<std::net::IpAddr> {
+        if !self.control.is_empty() || !self.options.exchange_at.is_empty() {
+            return Vec::new();
+        }
+        let name = self.device(nic).name;
+        if let Some(ip) = name.split_once('-').and_then(|(_, ip)| ip.parse().ok()) {
+            return vec![ip];
+        }
+        places::all().into_iter().filter(|local| local.interface == name).map(|local| local.ip).collect()
+    }
+
     fn open(&mut self, rail: Rail, make: impl FnOnce(u32) -> Opening) -> ConnId {
         let opening = make(self.max_message(rail.nic));
         let id = self.conns.insert(Conn::opening(rail, Box::new(opening)));
@@ -252,7 +264,8 @@ impl Transport for Tcpx {
         self.rails.check(rail, "connect")?;
         let Place { key, at } = Place::parse(peer)
             .map_err(|error| Error::misuse("connect", error.to_string()).with_source(error))?;
-        Ok(self.open(rail, |longest| Opening::connecting(key, at, longest)))
+        let from = self.own_addresses(rail.nic);
+        Ok(self.open(rail, |longest| Opening::connecting(key, at, &from, longest)))
     }
 
     fn close(&mut self, id: ConnId) -> Result<(), Error> {

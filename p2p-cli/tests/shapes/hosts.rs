@@ -148,8 +148,7 @@ fn pull(arguments: &[&str], how: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("out.json");
     let arguments = [arguments, &["--json", json.to_str().unwrap()]].concat();
-    // A NIC whose packets vanish says nothing; this is how long a connection may stand still that has work.
-    let [server, mut client] = start(&network, &arguments, &[("UCCL_P2P_SILENCE_SECONDS", "6")]);
+    let [server, mut client] = start(&network, &arguments, &[]);
     let mut said = BufReader::new(client.stdout.take().unwrap());
     wait_for(&mut said, "write of all pairs, timed");
     std::thread::sleep(std::time::Duration::from_millis(500));

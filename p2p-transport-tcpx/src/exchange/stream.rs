@@ -8,7 +8,7 @@
 //! that drops what it inherited ends nothing.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -53,10 +53,13 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Starts to connect. It is open when [`is_open`](Self::is_open) says so.
-    pub(crate) fn connect(to: SocketAddr, bound: Duration) -> io::Result<Self> {
+    /// Starts to connect, from this address if there is one. It is open when [`is_open`](Self::is_open) says so.
+    pub(crate) fn connect(to: SocketAddr, from: Option<IpAddr>, bound: Duration) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
+        if let Some(from) = from {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
         match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
@@ -197,7 +200,7 @@ mod tests {
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let bound = Duration::from_secs(5);
-        let stream = Stream::connect(listener.local_addr().expect("bound"), bound).expect("loopback");
+        let stream = Stream::connect(listener.local_addr().expect("bound"), None, bound).expect("loopback");
         let (other, _) = listener.accept().expect("it comes");
         while stream.is_open().is_none() {}
         (stream, other)
@@ -294,7 +297,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let at = listener.local_addr().expect("bound");
         drop(listener);
-        let result = match Stream::connect(at, Duration::from_secs(5)) {
+        let result = match Stream::connect(at, None, Duration::from_secs(5)) {
             Ok(stream) => loop {
                 if let Some(result) = stream.is_open() {
                     break result;
