@@ -15,7 +15,7 @@ use p2p_proto::frame::Refusal;
 use p2p_proto::peer::Outcome;
 use p2p_transport::{
     Accepted, Address, ConnId, Error, ErrorKind, Event, Events, Limits, ListenerId, Next, Nic, NicId, Now,
-    Op, Rail, RegionId, RegisterError, Token, Transport,
+    Op, Rail, RegionId, RegisterError, Slice, Token, Transport,
 };
 use p2p_transport_mock::{NicModel, Random, Settings, World};
 use support::{Pair, filled};
@@ -26,6 +26,8 @@ const LENGTH: usize = 8 << 20;
 struct Holding<T> {
     inner: T,
     holds: Arc<AtomicBool>,
+    /// Sends less than it is asked for.
+    cuts: Arc<AtomicBool>,
     closed: Vec<ConnId>,
     kept: VecDeque<Event>,
 }
@@ -72,7 +74,20 @@ impl<T: Transport> Transport for Holding<T> {
         self.inner.reclaim(region)
     }
     fn submit(&mut self, conn: ConnId, ops: &[Op<'_>]) -> Accepted {
-        self.inner.submit(conn, ops)
+        if !self.cuts.load(Ordering::Relaxed) {
+            return self.inner.submit(conn, ops);
+        }
+        let half =
+            |op: &Op<'_>| op.slices().iter().map(|slice| Slice { len: slice.len / 2, ..*slice }).collect();
+        let halves: Vec<Vec<Slice>> = ops.iter().map(half).collect();
+        let mut cut = Vec::new();
+        for (op, half) in ops.iter().zip(&halves) {
+            cut.push(match *op {
+                Op::Send { token, .. } => Op::Send { token, from: half },
+                Op::Recv { token, into } => Op::Recv { token, into },
+            });
+        }
+        self.inner.submit(conn, &cut)
     }
     fn cancel(&mut self, conn: ConnId, token: Token) -> bool {
         self.inner.cancel(conn, token)
@@ -112,6 +127,7 @@ impl<T: Transport> Transport for Holding<T> {
 struct Reading {
     pair: Pair,
     holds: Arc<AtomicBool>,
+    cuts: Arc<AtomicBool>,
     here: LinkId,
     mr: MrId,
     /// Of engine 0, which holds.
@@ -139,6 +155,7 @@ impl Reading {
 fn reading(settings: Settings) -> Reading {
     let world = World::new(5, settings);
     let holds = Arc::new(AtomicBool::new(false));
+    let cuts = Arc::new(AtomicBool::new(false));
     let slow = NicModel { bytes_per_second: 1_000_000_000, ..NicModel::FAST };
     let engines: Vec<Engine> = (1..=2)
         .map(|number| {
@@ -146,7 +163,8 @@ fn reading(settings: Settings) -> Reading {
             let mut secrets = Random::new(number);
             let inner = node.transport();
             let kept = VecDeque::new();
-            let transport = Holding { inner, holds: holds.clone(), closed: Vec::new(), kept };
+            let transport =
+                Holding { inner, holds: holds.clone(), cuts: cuts.clone(), closed: Vec::new(), kept };
             let options = Options::new(format!("node{number}"));
             let random = Box::new(move || secrets.next());
             Engine::new(Box::new(transport), Box::new(node.control()), options, random).expect("an engine")
@@ -158,7 +176,7 @@ fn reading(settings: Settings) -> Reading {
     let (memory, source) = (SharedHost::new(LENGTH).expect("memory"), filled(LENGTH, 3));
     let (mr, far) = (pair.reg(0, &memory), pair.reg(1, &source));
     let item = pair.item(1, far, 0, LENGTH as u64);
-    let mut world = Reading { pair, holds, here, mr, memory, far };
+    let mut world = Reading { pair, holds, cuts, here, mr, memory, far };
     let whole = world.whole();
     world.pair.start(0, here, 1, &[whole], Request::Read { from: &[item] });
     // Some of it is on its way, and not all of it is there: the whole takes 8 ms.
@@ -237,4 +255,22 @@ fn memory_that_is_held_is_dropped_when_it_is_let_go_of() {
     world.holds.store(false, Ordering::Relaxed);
     world.go_on(Duration::from_secs(1));
     assert_eq!(world.memory.owners(), 1);
+}
+
+/// What was announced is what has to come: a peer whose messages are shorter does not make a transfer whole.
+#[test]
+fn a_message_that_is_shorter_than_announced_is_no_success() {
+    both(|settings| {
+        let mut world = reading(settings);
+        assert_eq!(world.pair.outcome(0, 1), Outcome::Done { bytes: LENGTH as u64 });
+        world.cuts.store(true, Ordering::Relaxed);
+        let (whole, item) = (world.whole(), world.pair.item(1, world.far, 0, LENGTH as u64));
+        world.pair.start(0, world.here, 2, &[whole], Request::Read { from: &[item] });
+        let outcome = world.pair.outcome(0, 2);
+        assert!(!matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        world.cuts.store(false, Ordering::Relaxed);
+        let (here, _) = world.pair.connect(0, 1);
+        world.pair.start(0, here, 3, &[whole], Request::Read { from: &[item] });
+        assert_eq!(world.pair.outcome(0, 3), Outcome::Done { bytes: LENGTH as u64 });
+    });
 }

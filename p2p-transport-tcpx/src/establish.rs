@@ -200,7 +200,7 @@ impl Opening {
                         *until = Some(around.now.after(PATIENCE));
                         *stream = Some(opened);
                     }
-                    Err(error) => give_up(places, tried, &error.to_string()),
+                    Err(error) => not_reached(places, tried, &error.to_string()),
                 }
                 continue;
             };
@@ -211,11 +211,13 @@ impl Opening {
                     return Ok(());
                 }
                 Some(Err(error)) => {
-                    give_up(places, tried, &error.to_string());
+                    not_reached(places, tried, &error.to_string());
                     *stream = None;
                 }
-                None if until.is_some_and(|until| around.now >= until) && places.len() > 1 => {
-                    give_up(places, tried, "no answer");
+                None if until.is_some_and(|until| around.now >= until)
+                    && (places.len() > 1 || from.is_some()) =>
+                {
+                    not_reached(places, tried, "no answer");
                     *stream = None;
                 }
                 None => return Ok(()),
@@ -387,17 +389,20 @@ struct Way {
     from: Option<IpAddr>,
 }
 
-/// Each place from the rail's own NIC, so that the stream goes the way that the data goes, and its end is that way's; then
-/// each from wherever the system chooses, for places that are not reached from there.
+/// Each place from the rail's own NIC, so that the stream goes the way that the data goes, and its end is that way's.
 fn ways(places: &[SocketAddr], from: &[IpAddr]) -> VecDeque<Way> {
     let own = |to: &SocketAddr| {
-        let from = from
-            .iter()
-            .find(|ip| ip.is_ipv4() == to.is_ipv4() && ip.is_loopback() == to.ip().is_loopback())?;
-        Some(Way { to: *to, from: Some(*from) })
+        let fits = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4() && ip.is_loopback() == to.ip().is_loopback();
+        from.iter().find(fits).copied()
     };
-    let any = places.iter().map(|to| Way { to: *to, from: None });
-    places.iter().filter_map(own).chain(any).collect()
+    places.iter().map(|to| Way { to: *to, from: own(to) }).collect()
+}
+
+/// A place did not answer: it is tried last from wherever the system chooses, if it was tried from a NIC.
+fn not_reached(places: &mut VecDeque<Way>, tried: &mut Vec<String>, why: &str) {
+    let again = places.front().filter(|way| way.from.is_some()).map(|way| Way { to: way.to, from: None });
+    give_up(places, tried, why);
+    places.extend(again);
 }
 
 impl Trade {

@@ -8,7 +8,7 @@ use p2p_transport::{
 };
 
 use super::event::{Event, LinkId};
-use super::link::{Link, Phase, RailState};
+use super::link::{Link, Phase, RailState, name_of};
 use super::memory::Memories;
 use super::opening::READ;
 use super::talk::Talk;
@@ -35,7 +35,7 @@ impl Scratch {
 }
 
 /// How a message ended, for the protocol.
-pub(super) const fn landing(outcome: Outcome) -> Landing {
+const fn landing(outcome: Outcome) -> Landing {
     match outcome {
         Outcome::Done { .. } => Landing::Done,
         Outcome::ConnLost => Landing::Lost,
@@ -63,11 +63,19 @@ pub(super) fn flush(control: &mut dyn Control, stream: StreamId, said: &mut Byte
 
 impl Engine {
     /// A message on a rail ended.
-    pub(super) fn ended(&mut self, id: LinkId, token: u64, landing: Landing) {
+    pub(super) fn ended(&mut self, id: LinkId, token: u64, outcome: Outcome) {
         let now = self.now.0;
         self.memories.may_go = true;
         let Some(link) = self.links.get_mut(id) else { return };
         if let Phase::Up(peer) | Phase::Ending(Some(peer)) = &mut link.phase {
+            let (mut landing, announced) = (landing(outcome), peer.length_of(token));
+            if let (Outcome::Done { len }, Some(announced)) = (outcome, announced)
+                && len != announced
+            {
+                let name = name_of(link.peer.as_ref());
+                tracing::warn!(link = %name, "a message of {len} bytes came where {announced} were announced");
+                landing = Landing::Failed;
+            }
             peer.ended(now, token, landing);
             self.enqueue(id);
         }

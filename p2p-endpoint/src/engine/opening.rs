@@ -11,7 +11,7 @@ use p2p_transport::{
 
 use super::event::{Event, LinkId, RailOf};
 use super::link::{Link, Phase, RailHere, RailState};
-use super::moving::{flush, landing, send};
+use super::moving::{flush, send};
 use super::ready::Takes;
 use super::{Engine, MOST_STRANGERS, ready};
 
@@ -279,7 +279,7 @@ impl Engine {
             TransportEvent::Completed { conn, token, outcome } => {
                 let Some(RailOf { link, rail, .. }) = self.rail_of(conn) else { return };
                 self.count_message(link, rail, token.0, outcome);
-                self.ended(link, token.0, landing(outcome));
+                self.ended(link, token.0, outcome);
             }
             TransportEvent::Connected(conn) => self.rail_is_up(conn),
             TransportEvent::Closed(conn) => self.rail_is_closed(conn),

@@ -135,6 +135,12 @@ impl Line {
         }
     }
 
+    /// Bytes of the message of this token; `None` if it is not with the transport.
+    pub(super) fn length(&self, token: Token) -> Option<u32> {
+        let place = self.places.get(usize::from(token.place))?;
+        place.posted.filter(|_| place.generation == token.generation).map(|posted| posted.length)
+    }
+
     /// The message of this token is with the transport no more; `None` if it was not.
     pub(super) fn take(&mut self, token: Token) -> Option<Posted> {
         let place = self.places.get_mut(usize::from(token.place))?;

@@ -53,6 +53,13 @@ impl Peer {
         }
     }
 
+    /// Bytes that the message with this token has to have; `None` if it is not with the transport. One that ends with
+    /// another length has [`Failed`](Landing::Failed).
+    pub fn length_of(&self, token: u64) -> Option<u32> {
+        let token = Token::of(token);
+        self.rails.get(usize::from(token.rail.0))?.line(token.side).length(token)
+    }
+
     /// A message has ended. One that is not with the transport changes nothing.
     pub fn ended(&mut self, now: Duration, token: u64, landing: Landing) {
         self.at(now);
