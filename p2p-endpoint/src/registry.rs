@@ -242,6 +242,12 @@ impl Registry {
         memory
     }
 
+    /// Where a region lies: its first byte, and the one behind its last. `None` once it is gone.
+    pub fn region_span(&self, region: LocalRegion) -> Option<(usize, usize)> {
+        let region = self.regions.get(region.0)?;
+        Some((region.base, region.base + region.memory.span().1))
+    }
+
     /// A live registration that has all of these bytes, if there is one.
     pub fn find(&self, address: usize, length: usize) -> Option<MrId> {
         let span = Span { base: address, end: address.checked_add(length)? };

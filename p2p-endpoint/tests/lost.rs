@@ -252,9 +252,14 @@ fn memory_that_is_held_is_dropped_when_it_is_let_go_of() {
     world.pair.engines[0].dereg(world.mr).expect("registered");
     world.go_on(Duration::from_secs(7));
     assert!(world.memory.owners() > 1, "the transport still writes there");
+    let again = world.pair.engines[0].reg(Box::new(world.memory.clone())).expect_err("it may be written");
+    assert_eq!(again.kind(), ErrorKind::Exhausted, "{again}");
+    drop(world.pair.engines[0].take_gone());
     world.holds.store(false, Ordering::Relaxed);
     world.go_on(Duration::from_secs(1));
     assert_eq!(world.memory.owners(), 1);
+    let memory = world.memory.clone();
+    world.pair.reg(0, &memory);
 }
 
 /// What was announced is what has to come: a peer whose messages are shorter does not make a transfer whole.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use p2p_proto::id::RailIndex;
+use p2p_proto::id::{LocalRegion, RailIndex};
 use p2p_transport::{ConnId, Error, ErrorKind, StreamId};
 
 use super::Engine;
@@ -180,7 +180,9 @@ impl Engine {
             Phase::Ending(Some(peer)) => Some(peer.held()),
             Phase::Greeting(_) | Phase::Railing | Phase::Up(_) | Phase::Ending(None) => None,
         });
-        self.exports.hold_back(held.flatten().collect());
+        let held: Vec<LocalRegion> = held.flatten().collect();
+        self.memories.hold_back(&held);
+        self.exports.hold_back(held);
     }
 
     /// Says the last words, and forgets the link when everything of it is closed.

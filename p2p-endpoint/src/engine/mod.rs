@@ -312,7 +312,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// What the transport refused, with the memory dropped; nothing is registered then.
+    /// What the transport refused; nothing is registered then. [`Exhausted`](ErrorKind::Exhausted) for memory that a transport
+    /// has not let go of since a link was lost.
     pub fn reg(&mut self, memory: Box<dyn Memory>) -> Result<MrId, Error> {
         self.memories.reg(self.transport.as_mut(), memory)
     }
