@@ -25,8 +25,6 @@ const PLUGIN_LINES: &str = "NCCL_DEBUG";
 const DEBUG: &str = "UCCL_TCPX_DEBUG";
 /// What the choice of a plugin says.
 const CHOICE: &str = "p2p_transport_tcpx::select";
-/// How links end. One that a command loses is what the command says; those of a run that is over are nobody's concern.
-const ENDINGS: &str = "p2p_endpoint::engine::ending";
 
 /// Point-to-point transfers over NCCL net plugins
 #[derive(Debug, Parser)]
@@ -92,8 +90,7 @@ fn show_log(repeats: bool) {
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target(tcpx_core::LOG_TARGET, plugin)
-        .with_target(CHOICE, choice)
-        .with_target(ENDINGS, LevelFilter::ERROR);
+        .with_target(CHOICE, choice);
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
         .with(filter)

@@ -15,7 +15,7 @@ mod talk;
 mod tally;
 mod tokens;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use p2p_memory::Memory;
@@ -155,7 +155,7 @@ impl Engine {
             let text = format!("{} NICs serve this memory; 1 to {} are possible", rails.len(), MOST_RAILS);
             return Err(Error::new(ErrorKind::Unsupported, "open", text));
         }
-        let door = listen(control.as_mut(), options.door, options.port_retries)?;
+        let door = opening::listen(control.as_mut(), options.door, options.port_retries)?;
         let (high, low, epoch) = (random(), random(), random());
         let mut id = [0; 16];
         id[..8].copy_from_slice(&high.to_le_bytes());
@@ -571,44 +571,6 @@ impl std::fmt::Debug for Engine {
             .field("links", &self.links.len())
             .finish_non_exhaustive()
     }
-}
-
-/// A door at this port, or, if it is taken, at one of so many that follow. One of all addresses is of IPv4 alone where the
-/// host has nothing else.
-fn listen(control: &mut dyn Control, at: SocketAddr, retries: u16) -> Result<DoorId, Error> {
-    let mut listen = |port| {
-        let door = control.listen(SocketAddr::new(at.ip(), port));
-        match at.ip() {
-            IpAddr::V6(ip) if ip.is_unspecified() => door.or_else(|refused| {
-                let is_taken = refused.kind() == ErrorKind::Exhausted;
-                let all = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-                if is_taken { Err(refused) } else { control.listen(all) }
-            }),
-            IpAddr::V6(_) | IpAddr::V4(_) => door,
-        }
-    };
-    let is_taken = |door: &Result<DoorId, Error>| {
-        door.as_ref().is_err_and(|refused| refused.kind() == ErrorKind::Exhausted)
-    };
-    let mut door = listen(at.port());
-    let retries = if at.port() == 0 { 0 } else { retries };
-    for port in (at.port()..=u16::MAX).skip(1).take(retries.into()) {
-        if !is_taken(&door) {
-            return door;
-        }
-        door = listen(port);
-    }
-    if retries > 0 && is_taken(&door) {
-        return door.map_err(|last| {
-            let text = format!(
-                "{}; so it is with all ports from {} on (UCCL_TCPX_PORT_RETRIES says how many are tried)",
-                last.text(),
-                at.port()
-            );
-            Error::new(last.kind(), "listen", text).with_source(last)
-        });
-    }
-    door
 }
 
 /// What the protocol did not take.

@@ -1,12 +1,14 @@
 //! From a stream to a link: both ends say who they are, rails are made, and each says that its own are up.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use bytes::Bytes;
 use p2p_proto::hello::{Facts, Handshake, HelloError, RailFacts, Step};
 use p2p_proto::peer::Peer;
 use p2p_proto::stripe::RailLimits;
 use p2p_transport::{
-    Address, ConnId, ControlEvent, DoorId, Error, ErrorKind, Event as TransportEvent, Nic, Rail, Received,
-    StreamId,
+    Address, ConnId, Control, ControlEvent, DoorId, Error, ErrorKind, Event as TransportEvent, Nic, Rail,
+    Received, StreamId,
 };
 
 use super::event::{Event, LinkId, RailOf};
@@ -60,6 +62,44 @@ pub(super) fn missing(link: &Link) -> String {
 
 pub(super) fn lost(text: impl Into<Box<str>>) -> Error {
     Error::new(ErrorKind::Conn, "connect", text)
+}
+
+/// A door at this port, or, if it is taken, at one of so many that follow. One of all addresses is of IPv4 alone where the
+/// host has nothing else.
+pub(super) fn listen(control: &mut dyn Control, at: SocketAddr, retries: u16) -> Result<DoorId, Error> {
+    let mut listen = |port| {
+        let door = control.listen(SocketAddr::new(at.ip(), port));
+        match at.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() => door.or_else(|refused| {
+                let is_taken = refused.kind() == ErrorKind::Exhausted;
+                let all = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+                if is_taken { Err(refused) } else { control.listen(all) }
+            }),
+            IpAddr::V6(_) | IpAddr::V4(_) => door,
+        }
+    };
+    let is_taken = |door: &Result<DoorId, Error>| {
+        door.as_ref().is_err_and(|refused| refused.kind() == ErrorKind::Exhausted)
+    };
+    let mut door = listen(at.port());
+    let retries = if at.port() == 0 { 0 } else { retries };
+    for port in (at.port()..=u16::MAX).skip(1).take(retries.into()) {
+        if !is_taken(&door) {
+            return door;
+        }
+        door = listen(port);
+    }
+    if retries > 0 && is_taken(&door) {
+        return door.map_err(|last| {
+            let text = format!(
+                "{}; so it is with all ports from {} on (UCCL_TCPX_PORT_RETRIES says how many are tried)",
+                last.text(),
+                at.port()
+            );
+            Error::new(last.kind(), "listen", text).with_source(last)
+        });
+    }
+    door
 }
 
 impl Engine {
