@@ -150,7 +150,12 @@ fn the_progress_thread_runs_where_it_shall_and_says_so() {
     assert!(matches!(endpoint.placement(), Some(Placement::On(cores, _)) if *cores == [first]));
     let bound =
         |thread: &p2p_endpoint::affinity::Thread| thread.name == "p2p-progress" && thread.cores == [first];
-    assert!(threads().iter().any(bound), "{:?}", threads());
+    // A thread names itself when it has begun.
+    let begin = Instant::now();
+    while !threads().iter().any(bound) {
+        assert!(begin.elapsed() < PATIENCE, "{:?}", threads());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(allowed(), before, "its maker is where it was");
     let off = of(&[("UCCL_P2P_AFFINITY", "off")], |_| {});
     assert!(matches!(off.placement(), Some(Placement::Anywhere(_))));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use p2p_endpoint::counters::RailCounters;
 use p2p_endpoint::endpoint::Endpoint;
@@ -131,6 +132,10 @@ impl Moved {
     }
 }
 
+/// Between two looks whether counters stand still.
+const LOOK: Duration = Duration::from_millis(5);
+const MOST_LOOKS: u32 = 100;
+
 /// The counters of one endpoint and of the kernel at a moment.
 pub(super) struct Meter {
     nics: BTreeMap<String, Bytes>,
@@ -151,8 +156,17 @@ impl Meter {
         Self { nics, interfaces }
     }
 
-    /// What moved since the start.
+    /// What moved since the start. A peer may say that all has come before the transport here says that the last of it
+    /// has gone, which is when it is counted: that is waited for, for a while.
     pub(super) fn read(&self, endpoint: &Endpoint) -> Moved {
+        let mut nics = of_endpoint(endpoint);
+        for _ in 0..MOST_LOOKS {
+            std::thread::sleep(LOOK);
+            let before = std::mem::replace(&mut nics, of_endpoint(endpoint));
+            if before == nics {
+                break;
+            }
+        }
         let now = Self::start(endpoint);
         let since = |now: BTreeMap<String, Bytes>, before: &BTreeMap<String, Bytes>| {
             let since = |(name, bytes): (String, Bytes)| {
