@@ -2,6 +2,7 @@
 //! shaped at both of its ends. Every NIC reaches every NIC of the other host, whichever way its own address says.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use crate::namespace;
 use crate::program;
@@ -34,6 +35,9 @@ pub(crate) fn inside(test: &str, body: impl FnOnce()) {
         }
         return;
     }
+    // What links carry is only judged where the cores are there for it: one network at a time.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let options = match namespace::options() {
         Ok(options) => options,
         Err(why) => return namespace::skip(test, &why),
