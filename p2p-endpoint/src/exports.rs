@@ -137,6 +137,11 @@ impl ExportTable {
         self.held_back = regions;
     }
 
+    /// The regions that are held back.
+    pub fn held_back(&self) -> &[LocalRegion] {
+        &self.held_back
+    }
+
     /// Whether a region is held back.
     pub fn is_held_back(&self, region: LocalRegion) -> bool {
         self.held_back.contains(&region)

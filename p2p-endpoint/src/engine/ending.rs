@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use p2p_proto::id::{LocalRegion, RailIndex};
+use p2p_proto::id::RailIndex;
 use p2p_transport::{ConnId, Error, ErrorKind, StreamId};
 
 use super::Engine;
@@ -135,11 +135,11 @@ impl Engine {
         self.enqueue(id);
     }
 
-    /// Reports that a link is over, once no memory of its transfers is used any more.
+    /// Reports that a link is over, once no memory of its transfers is used any more, or its time is.
     fn conclude(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else { return };
-        if link.is_quiet() && !std::mem::replace(&mut link.concluded, true) && (link.was_up || !link.incoming)
-        {
+        let is_over = link.is_quiet() || link.is_late();
+        if is_over && !std::mem::replace(&mut link.concluded, true) && (link.was_up || !link.incoming) {
             self.out.push_back(Event::Closed(id));
         }
     }
@@ -150,10 +150,7 @@ impl Engine {
         self.close_stream(id);
         let Some(link) = self.links.get_mut(id) else { return };
         link.deadline = None;
-        let held = match &link.phase {
-            Phase::Ending(Some(peer)) => peer.held(),
-            Phase::Greeting(_) | Phase::Railing | Phase::Up(_) | Phase::Ending(None) => Vec::new(),
-        };
+        let held = link.held();
         if !held.is_empty() {
             tracing::error!(
                 link = %link.name(),
@@ -166,23 +163,13 @@ impl Engine {
             link.has_ended(&started, super::LOST, &mut self.traffic);
             self.out.push_back(Event::Ended { link: id, token: started.token, outcome: super::LOST });
         }
-        if !std::mem::replace(&mut link.concluded, true) && (link.was_up || !link.incoming) {
-            self.out.push_back(Event::Closed(id));
-        }
         self.see_off(id);
-        self.hold_back();
     }
 
     /// Opens to nobody what links hold whose time is over.
     fn hold_back(&mut self) {
-        let late = self.links.iter().filter(|(_, link)| link.deadline.is_none());
-        let held = late.filter_map(|(_, link)| match &link.phase {
-            Phase::Ending(Some(peer)) => Some(peer.held()),
-            Phase::Greeting(_) | Phase::Railing | Phase::Up(_) | Phase::Ending(None) => None,
-        });
-        let held: Vec<LocalRegion> = held.flatten().collect();
-        self.memories.hold_back(&held);
-        self.exports.hold_back(held);
+        let late = self.links.iter().filter(|(_, link)| link.is_late());
+        self.exports.hold_back(late.flat_map(|(_, link)| link.held()).collect());
     }
 
     /// Says the last words, and forgets the link when everything of it is closed.
@@ -198,7 +185,7 @@ impl Engine {
         self.report(id);
         self.conclude(id);
         let Some(link) = self.links.get(id) else { return };
-        let was_late = link.deadline.is_none();
+        let was_late = link.is_late();
         if link.stream.is_none() && link.rails_are(RailState::Closed) {
             self.forget(id);
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use p2p_proto::hello::{Facts, Handshake};
+use p2p_proto::id::LocalRegion;
 use p2p_proto::peer::Peer;
 use p2p_transport::{ConnId, Error, Now, StreamId};
 
@@ -132,6 +133,19 @@ impl Link {
         match &self.phase {
             Phase::Up(peer) | Phase::Ending(Some(peer)) => peer.is_quiet(),
             Phase::Greeting(_) | Phase::Railing | Phase::Ending(None) => true,
+        }
+    }
+
+    /// Whether it ends, and its time for that is over.
+    pub(super) const fn is_late(&self) -> bool {
+        matches!(self.phase, Phase::Ending(_)) && self.deadline.is_none()
+    }
+
+    /// Memory that its transfers of either end use.
+    pub(super) fn held(&self) -> Vec<LocalRegion> {
+        match &self.phase {
+            Phase::Up(peer) | Phase::Ending(Some(peer)) => peer.held(),
+            Phase::Greeting(_) | Phase::Railing | Phase::Ending(None) => Vec::new(),
         }
     }
 

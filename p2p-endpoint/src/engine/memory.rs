@@ -41,9 +41,6 @@ pub(super) struct Memories {
     leaving: usize,
     /// A message or a link has ended since somebody looked whether memory that leaves is still used.
     pub(super) may_go: bool,
-    /// Where a transport may still write that has not let go, though nothing waits for it: first bytes, and those behind
-    /// the last.
-    held_back: Vec<(usize, usize)>,
     /// What nothing uses any more. Whoever drops it may run code of the caller's.
     gone: Vec<Box<dyn Memory>>,
 }
@@ -59,7 +56,6 @@ impl Memories {
             thrown,
             leaving: 0,
             may_go: false,
-            held_back: Vec::new(),
             gone: Vec::new(),
         }
     }
@@ -94,11 +90,6 @@ impl Memories {
         Some(Slice { region, offset: 0, len: bytes })
     }
 
-    /// These regions, and no others, are not registered anew from here on.
-    pub(super) fn hold_back(&mut self, regions: &[LocalRegion]) {
-        self.held_back = regions.iter().filter_map(|region| self.registry.region_span(*region)).collect();
-    }
-
     pub(super) fn take_gone(&mut self) -> Vec<Box<dyn Memory>> {
         std::mem::take(&mut self.gone)
     }
@@ -113,10 +104,12 @@ impl Memories {
         &mut self,
         transport: &mut dyn Transport,
         memory: Box<dyn Memory>,
+        held_back: &[LocalRegion],
     ) -> Result<MrId, Error> {
-        let (base, length) = (memory.span().0.addr().get(), memory.span().1);
-        let overlaps = |(from, to): &(usize, usize)| base < *to && *from < base.saturating_add(length);
-        if self.held_back.iter().any(overlaps) {
+        let (base, length) = memory.span();
+        let base = base.addr().get();
+        let mut spans = held_back.iter().filter_map(|region| self.registry.region_span(*region));
+        if spans.any(|(from, to)| base < to && from < base.saturating_add(length)) {
             self.gone.push(memory);
             let text = format!(
                 "the transport has not let go of {length} bytes at {base:#x}, or of some of them, since a link was lost: use \

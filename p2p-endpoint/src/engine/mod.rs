@@ -315,7 +315,7 @@ impl Engine {
     /// What the transport refused; nothing is registered then. [`Exhausted`](ErrorKind::Exhausted) for memory that a transport
     /// has not let go of since a link was lost.
     pub fn reg(&mut self, memory: Box<dyn Memory>) -> Result<MrId, Error> {
-        self.memories.reg(self.transport.as_mut(), memory)
+        self.memories.reg(self.transport.as_mut(), memory, self.exports.held_back())
     }
 
     /// Takes a registration back: no new transfer may use it, and what peers were given to it opens nothing any
