@@ -15,3 +15,4 @@ mod namespace;
 mod network;
 #[path = "shapes/program.rs"]
 mod program;
+mod running;

@@ -11,27 +11,13 @@ use super::bootstrap::Peer;
 use super::calibrated::Calibrated;
 use super::live::Live;
 use super::plan::{self, COMPARED};
-use super::session::{machine, open_raw};
-use super::words::{Command, Hello, VERSION, Welcome};
+use super::session::{greet_alone, machine, open_raw};
+use super::words::Command;
 use crate::failure::{Doing, Failure};
 
 /// Plain TCP alone: every layout under every congestion control this user may choose.
 pub(super) fn run(options: &Options, peer: &mut Peer, live: &Live) -> Result<Calibrated, Failure> {
-    let hello = Hello {
-        version: VERSION,
-        channels: Vec::new(),
-        nics: 0,
-        region: 0,
-        congestion: options.congestion.clone(),
-        machine: machine(),
-        seed: 0,
-        endpoint: [0; 16],
-    };
-    peer.say(&hello)?;
-    let there = match peer.hear()? {
-        Welcome::Come { machine, .. } => machine,
-        Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
-    };
+    let there = greet_alone(peer, options)?.machine;
     live.phase("measuring plain TCP");
     let mut probe = Probe::new().doing("reading which cores this process may use")?;
     let names = options.congestion.clone().map_or_else(congestion_controls, |name| vec![name]);
@@ -44,7 +30,7 @@ pub(super) fn run(options: &Options, peer: &mut Peer, live: &Live) -> Result<Cal
             live.step(&format!("{name}, cores {}", before.state));
             // One congestion control at a time: the server keeps one baseline open.
             drop(senders.pop());
-            senders.push(open_raw(peer, Some(name.clone()), COMPARED, 1, there == hello.machine)?);
+            senders.push(open_raw(peer, Some(name.clone()), COMPARED, 1, there == machine())?);
             let Some(sender) = senders.last_mut() else { continue };
             peer.say(&Command::Raw { pinned: false })?;
             for (layout, shape) in sender.layouts().iter().enumerate() {

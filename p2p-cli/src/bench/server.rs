@@ -21,7 +21,7 @@ use super::placement::Placement;
 use super::text::counted;
 use super::transfer::{self, Receiving};
 use super::trial::{self, Setting};
-use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
+use super::words::{Answer, Come, Command, Hello, Pass, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
 use crate::output;
 
@@ -95,7 +95,7 @@ fn objection(hello: &Hello, nics: usize, congestion: Option<&str>) -> Option<Str
 fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> Result<Session, Failure> {
     let machine = super::session::machine();
     let Some(net) = net else {
-        peer.say(&Welcome::Come { addresses: Vec::new(), machine, far: None })?;
+        peer.say(&Welcome::Come(Come { addresses: Vec::new(), machine, far: None }))?;
         return Ok(Session { transfers: None, raw: None, trial: None, iperf: None });
     };
     let region = SharedHost::new(hello.region).map_err(|error| Failure::new(error.to_string()))?;
@@ -103,7 +103,7 @@ fn open(net: Option<Net>, options: &Options, peer: &mut Peer, hello: &Hello) -> 
     let passive = Passive::open(&net, door(options.listen, reached), &region, EndpointId(hello.endpoint))?;
     let mut link = Link::new(net, &region, hello.channels.len())?;
     let addresses = link.listen(&hello.channels)?;
-    peer.say(&Welcome::Come { addresses, machine, far: Some(passive.far()) })?;
+    peer.say(&Welcome::Come(Come { addresses, machine, far: Some(passive.far()) }))?;
     link.accept()?;
     link.drive(&mut Opening)?;
     let content = Content::new(region.clone(), hello.seed);

@@ -22,12 +22,36 @@ use super::nics::{self, Meter};
 use super::placement::Placement;
 use super::plan::{self, COMPARED, COMPARED_MESSAGES, IN_FLIGHT, Lanes};
 use super::transfer::{self, Sending};
-use super::words::{Answer, Command, Hello, Pass, VERSION, Welcome};
+use super::words::{Answer, Come, Command, Hello, Pass, VERSION, Welcome};
 use crate::failure::{Doing, Failure};
 
 /// Names the running machine, so that both ends know whether they share its cores.
 pub(super) fn machine() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Says hello for a run that opens no connections of ours: a calibration, or a sweep.
+pub(super) fn greet_alone(peer: &mut Peer, options: &Options) -> Result<Come, Failure> {
+    let hello = Hello {
+        version: VERSION,
+        channels: Vec::new(),
+        nics: 0,
+        region: 0,
+        congestion: options.congestion.clone(),
+        machine: machine(),
+        seed: 0,
+        endpoint: [0; 16],
+    };
+    greet(peer, &hello)
+}
+
+/// Says hello, and hears what the server that takes this client says.
+fn greet(peer: &mut Peer, hello: &Hello) -> Result<Come, Failure> {
+    peer.say(hello)?;
+    match peer.hear()? {
+        Welcome::Come(come) => Ok(come),
+        Welcome::Refused(reason) => Err(Failure::peer(format!("the server refuses: {reason}"))),
+    }
 }
 
 /// Numbers of channels that there are connections for: those to be measured, and one for ping-pongs.
@@ -107,12 +131,8 @@ impl Session {
             seed: seed(),
             endpoint: caller.id().0,
         };
-        peer.say(&hello)?;
-        let (addresses, there, far) = match peer.hear()? {
-            Welcome::Come { addresses, machine, far: Some(far) } => (addresses, machine, far),
-            Welcome::Come { .. } => return Err(Failure::peer("the server opened no endpoint")),
-            Welcome::Refused(reason) => return Err(Failure::peer(format!("the server refuses: {reason}"))),
-        };
+        let Come { addresses, machine: there, far } = greet(&mut peer, &hello)?;
+        let far = far.ok_or_else(|| Failure::peer("the server opened no endpoint"))?;
         let region = SharedHost::new(size).map_err(|error| Failure::new(error.to_string()))?;
         let name = net.describe();
         let host = peer.stream().peer_addr().doing("asking where the server is")?;

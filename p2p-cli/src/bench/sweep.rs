@@ -11,10 +11,10 @@ use super::Options;
 use super::about::About;
 use super::bootstrap::Peer;
 use super::live::Live;
-use super::session::machine;
+use super::session::greet_alone;
 use super::swept::Swept;
 use super::trial::{self, Setting};
-use super::words::{Answer, Command, Hello, VERSION, Welcome};
+use super::words::{Answer, Command};
 use crate::failure::Failure;
 
 /// Rounds at least, whatever the time, and at most.
@@ -66,20 +66,7 @@ pub(super) fn run(
     knobs.dedup();
     let soft = options.plugin.is_none() && Choice::of(config).file_below(Path::new("/")).is_none();
     let settings = grid(&knobs, soft);
-    let hello = Hello {
-        version: VERSION,
-        channels: Vec::new(),
-        nics: 0,
-        region: 0,
-        congestion: options.congestion.clone(),
-        machine: machine(),
-        seed: 0,
-        endpoint: [0; 16],
-    };
-    peer.say(&hello)?;
-    if let Welcome::Refused(reason) = peer.hear()? {
-        return Err(Failure::peer(format!("the server refuses: {reason}")));
-    }
+    greet_alone(peer, options)?;
     let until = Instant::now() + Duration::from_secs(options.seconds);
     let device = u16::from(config.local_device.value.get());
     let mut rounds = Vec::new();

@@ -31,10 +31,20 @@ pub(super) struct Hello {
 /// The server's answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) enum Welcome {
-    /// Addresses to connect to, by group and NIC, and the server's endpoint. Neither for a calibration.
-    Come { addresses: Vec<Vec<Vec<u8>>>, machine: String, far: Option<Far> },
+    Come(Come),
     /// Why not.
     Refused(String),
+}
+
+/// What the client has to know of a server that takes it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Come {
+    /// To connect to, by group and NIC. None for a calibration and for a sweep.
+    pub(super) addresses: Vec<Vec<Vec<u8>>>,
+    /// Names the running machine.
+    pub(super) machine: String,
+    /// None either.
+    pub(super) far: Option<Far>,
 }
 
 /// The server's endpoint.

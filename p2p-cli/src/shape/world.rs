@@ -312,19 +312,21 @@ mod tests {
         }
     }
 
+    /// Ranks 1 and 2 of 3, each in a thread of its own that does this.
+    fn two_others(
+        port: u16,
+        does: fn(&mut World, u32) -> Result<(), Failure>,
+    ) -> [thread::JoinHandle<Result<(), Failure>>; 2] {
+        [1, 2].map(|rank| thread::spawn(move || does(&mut follow(port, rank, 3).expect("it comes"), rank)))
+    }
+
     #[test]
     fn a_failure_of_one_reaches_all_with_its_words() {
         let (door, port) = door();
-        let others: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|rank| {
-                thread::spawn(move || {
-                    let mut world = follow(port, rank, 3).expect("it comes");
-                    let own = if rank == 1 { Err(Failure::new("no memory")) } else { Ok(()) };
-                    world.gather("registering", own, PATIENCE).map(drop)
-                })
-            })
-            .collect();
+        let others = two_others(port, |world, rank| {
+            let own = if rank == 1 { Err(Failure::new("no memory")) } else { Ok(()) };
+            world.gather("registering", own, PATIENCE).map(drop)
+        });
         let mut world = World::lead(&door, 3, PATIENCE).expect("they come");
         let text = world.gather("registering", Ok(()), PATIENCE).expect_err("rank 1 has none").to_string();
         assert_eq!(text, "rank 1 failed while registering: no memory");
@@ -339,15 +341,10 @@ mod tests {
     #[test]
     fn who_ends_without_a_word_is_named() {
         let (door, port) = door();
-        let others: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|rank| {
-                thread::spawn(move || {
-                    let mut world = follow(port, rank, 3).expect("it comes");
-                    if rank == 1 { Ok(()) } else { world.gather("accepting", Ok(()), PATIENCE).map(drop) }
-                })
-            })
-            .collect();
+        let others = two_others(port, |world, rank| match rank {
+            1 => Ok(()),
+            _ => world.gather("accepting", Ok(()), PATIENCE).map(drop),
+        });
         let mut world = World::lead(&door, 3, PATIENCE).expect("they come");
         let text = world.gather("accepting", Ok(()), PATIENCE).expect_err("one is gone").to_string();
         assert!(text.starts_with("rank 1 was lost while accepting"), "{text}");

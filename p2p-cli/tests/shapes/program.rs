@@ -1,27 +1,20 @@
 //! The program, started and waited for, and what it keeps with `--json`.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::running;
 
 /// How long a run may take that ends by itself, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Addresses that stand for four NICs.
 pub(crate) const FOUR_NICS: &str = "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4";
 
-/// A port that nothing uses, and nothing uses the next: below those the system gives away, and others for each call.
+/// A port that nothing uses, and nothing uses the next.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 11_000 + (std::process::id() % 1000) as u16 * 16;
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    std::iter::repeat_with(|| first + NEXT.fetch_add(2, Ordering::Relaxed) % 1000)
-        .take(500)
-        .find(|port| is_free(*port) && is_free(port + 1))
-        .unwrap()
+    running::free_ports(11_000, 2)
 }
 
 /// The bench over the soft plugin, in an environment that says nothing else of it and of launchers.
@@ -30,34 +23,30 @@ pub(crate) fn bench(arguments: &[&str]) -> Command {
 }
 
 /// The same, started by another command that is given its file and arguments last.
-pub(crate) fn clean(mut command: Command, arguments: &[&str]) -> Command {
-    let families = ["UCCL_", "NCCL_", "TCPX_", "SLURM_", "OMPI_", "PMI_", "MPI_", "TORCHELASTIC_"];
-    let launchers =
-        ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"];
-    for (name, _) in std::env::vars() {
-        if families.iter().any(|family| name.starts_with(family)) || launchers.contains(&name.as_str()) {
-            command.env_remove(name);
-        }
-    }
-    command.arg("bench").args(arguments).env("UCCL_P2P_TRANSPORT", "tcp");
+pub(crate) fn clean(command: Command, arguments: &[&str]) -> Command {
+    let launchers = [
+        "SLURM_",
+        "OMPI_",
+        "PMI_",
+        "MPI_",
+        "TORCHELASTIC_",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "GROUP_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ];
+    let mut command = running::bench(command, arguments, &launchers);
     // Many processes on few cores, beside other tests: nobody is dead who says nothing for a while.
     command.env("UCCL_P2P_PEER_TIMEOUT_SECONDS", "30");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Waits, and ends what does not end by itself.
-pub(crate) fn finish(mut child: Child) -> Output {
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            let output = child.wait_with_output().unwrap();
-            panic!("did not end: {}{}", text(&output.stdout), text(&output.stderr));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    child.wait_with_output().unwrap()
+pub(crate) fn finish(child: Child) -> Output {
+    running::finish_within(child, PATIENCE)
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
