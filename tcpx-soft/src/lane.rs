@@ -19,6 +19,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::handoff::{Inbox, Link, Linked};
 use crate::payload::{self, IO_SLICES, IoSlice, Moved};
 use crate::task::{Span, Task, TaskQueue};
+use crate::turn::{SHORT, TURN, Turns};
 use crate::waiter::Waiter;
 
 /// Requests of a comm.
@@ -180,6 +181,7 @@ impl Lane {
             epoll,
             entries: Vec::new(),
             runnable: Vec::new(),
+            turns: Turns::default(),
             armed: 0,
             pieces: Vec::with_capacity(IO_SLICES),
             locals: 0,
@@ -244,6 +246,8 @@ fn pin(cores: &CpuSet) {
 enum State {
     Idle,
     Runnable,
+    /// For its turn.
+    Waiting,
     Armed,
     Dead,
 }
@@ -254,6 +258,16 @@ struct Entry {
     /// What is left of the oldest task, once begun.
     rest: Option<Span>,
     in_epoll: bool,
+    /// Bytes that it may send out of turn: others waited long enough for it.
+    free: usize,
+}
+
+impl Entry {
+    /// Whether so many bytes are sent when it is its turn.
+    fn takes_turns(&self, bytes: usize) -> bool {
+        let sends_here = self.socket.local && self.socket.direction == Direction::Send;
+        sends_here && bytes > SHORT && self.free == 0
+    }
 }
 
 /// The thread's own side.
@@ -262,6 +276,7 @@ struct Worker {
     epoll: OwnedFd,
     entries: Vec<Option<Entry>>,
     runnable: Vec<usize>,
+    turns: Turns,
     armed: usize,
     pieces: Vec<IoSlice>,
     locals: usize,
@@ -290,6 +305,7 @@ impl Worker {
             if sleep || self.armed > 0 {
                 self.wait(sleep);
             }
+            self.pass_over();
             core::mem::swap(&mut visiting, &mut self.runnable);
             for key in visiting.drain(..) {
                 self.visit(key);
@@ -323,7 +339,7 @@ impl Worker {
         let free = self.entries.iter().position(Option::is_none);
         let key = free.unwrap_or(self.entries.len());
         socket.key.store(key, Ordering::Relaxed);
-        let entry = Some(Entry { socket, state: State::Idle, rest: None, in_epoll: false });
+        let entry = Some(Entry { socket, state: State::Idle, rest: None, in_epoll: false, free: 0 });
         match free {
             Some(key) => self.entries[key] = entry,
             None => self.entries.push(entry),
@@ -344,6 +360,8 @@ impl Worker {
             if let Some(entry) = self.entries.get_mut(key).and_then(Option::take) {
                 self.armed -= usize::from(entry.state == State::Armed);
                 self.runnable.retain(|&other| other != key);
+                let next = self.turns.end(key);
+                self.begin_turn(next);
                 if entry.in_epoll {
                     // It leaves by itself when its descriptor closes, at the latest.
                     let _ = epoll::delete(&self.epoll, &socket.fd);
@@ -365,8 +383,12 @@ impl Worker {
     /// Collects sockets that can move again, sleeping until there is news if told to.
     fn wait(&mut self, sleep: bool) {
         let mut events = [const { core::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
-        let timeout = if sleep { None } else { Some(&NO_WAIT) };
-        let found = epoll::wait(&self.epoll, &mut events, timeout);
+        let patience = || {
+            let left = self.turns.deadline()?.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).ok()
+        };
+        let timeout = if sleep { patience() } else { Some(NO_WAIT) };
+        let found = epoll::wait(&self.epoll, &mut events, timeout.as_ref());
         if sleep {
             self.lane.inbox.wake_up();
         }
@@ -385,6 +407,27 @@ impl Worker {
         }
     }
 
+    /// It is the turn of the socket at `key`, which has waited for it.
+    fn begin_turn(&mut self, key: Option<usize>) {
+        let Some(key) = key else { return };
+        if let Some(Some(entry)) = self.entries.get_mut(key)
+            && entry.state == State::Waiting
+        {
+            entry.state = State::Runnable;
+            self.runnable.push(key);
+        }
+    }
+
+    /// A socket that can send nothing for too long keeps the others waiting no more.
+    fn pass_over(&mut self) {
+        let Some(slow) = self.turns.overdue() else { return };
+        if let Some(Some(entry)) = self.entries.get_mut(slow) {
+            entry.free = TURN;
+        }
+        let next = self.turns.end(slow);
+        self.begin_turn(next);
+    }
+
     /// Makes one system call for the socket at `key` and decides what becomes of it.
     fn visit(&mut self, key: usize) {
         let Some(Some(entry)) = self.entries.get_mut(key) else { return };
@@ -394,14 +437,22 @@ impl Worker {
                 entry.state = State::Runnable;
                 self.runnable.push(key);
             }
+            let next = self.turns.end(key);
+            self.begin_turn(next);
             return;
         };
         let stalls = entry.socket.shared.stalls_at.filter(|_| entry.socket.index == 0);
         if stalls.is_some_and(|at| entry.socket.carried.load(Ordering::Relaxed) >= at) {
             entry.state = State::Dead;
+            let next = self.turns.end(key);
+            self.begin_turn(next);
             return;
         }
         let rest = entry.rest.unwrap_or(task.span);
+        if entry.takes_turns(rest.length()) && !self.turns.take(key) {
+            entry.state = State::Waiting;
+            return;
+        }
         match io(&entry.socket, &rest, &mut self.pieces) {
             Moved::Bytes(n) => {
                 entry.socket.carried.fetch_add(n as u64, Ordering::Relaxed);
@@ -413,9 +464,15 @@ impl Worker {
                     // SAFETY: the task is unfinished, so its request, which owns the list, is alive.
                     entry.rest = Some(unsafe { rest.advance(n) });
                 }
+                entry.free = entry.free.saturating_sub(n);
                 self.runnable.push(key);
+                let next = self.turns.sent(key, n);
+                self.begin_turn(next);
             }
-            Moved::Blocked => self.arm(key),
+            Moved::Blocked => {
+                self.turns.blocked(key, Instant::now());
+                self.arm(key);
+            }
             Moved::Closed => self.die(key, PEER_CLOSED),
             Moved::Failed(error) => self.die(key, error),
         }
@@ -448,6 +505,8 @@ impl Worker {
         entry.state = State::Dead;
         entry.socket.error.store(error, Ordering::Release);
         entry.socket.shared.signal();
+        let next = self.turns.end(key);
+        self.begin_turn(next);
     }
 }
 

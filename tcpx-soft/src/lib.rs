@@ -36,6 +36,7 @@ mod settings;
 mod sync;
 mod tables;
 mod task;
+mod turn;
 mod waiter;
 mod wire;
 
