@@ -71,7 +71,7 @@ impl Rail {
     pub(super) fn new(limits: &RailLimits, chunk: u32, said: Rate) -> Self {
         let max_message = u64::from(limits.max_message.max(1));
         let channels = u64::from((limits.max_sends / SLOTS_PER_CHANNEL).clamp(1, MOST_CHANNELS));
-        let chunk = u64::from(chunk.max(1)).min(max_message).min(DEEPEST / channels);
+        let chunk = u64::from(chunk.max(1)).min(max_message).min(DEEPEST / (2 * channels));
         Self {
             lives: true,
             said,
@@ -80,7 +80,7 @@ impl Rail {
             max_sends: u32::from(limits.max_sends.max(1)),
             channels,
             chunk,
-            deep: (2 * chunk * channels).clamp(2 * PLENTY, DEEPEST),
+            deep: (2 * chunk * channels).max(2 * PLENTY),
             in_flight: 0,
             sends: 0,
             moved: 0,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const CHUNK: u32 = 4 << 20;
+const CHUNK: u32 = PREFERRED_CHUNK;
 
 fn limits(megabits: u32) -> RailLimits {
     RailLimits { max_message: CHUNK, max_slices: 16, max_sends: 16, max_recvs: 16, peer_slices: 16, megabits }
