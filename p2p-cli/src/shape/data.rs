@@ -99,6 +99,18 @@ impl Mine<'_> {
         Ok(())
     }
 
+    /// Touches all memory, so that no page of it is first used while time is taken.
+    pub(super) fn touch(&self) -> Result<(), Failure> {
+        let all = |number, pair: &Pair, memory: &Registered, offset| {
+            let bytes = pair.places * pair.stride();
+            content::fill(&memory.region, Place { offset, bytes }, content::seed(0, number))
+        };
+        self.each(
+            |number, pair, memory| all(number, pair, memory, pair.from_offset),
+            |number, pair, memory| all(number, pair, memory, pair.to_offset),
+        )
+    }
+
     /// Writes what is to be moved, and makes wrong what is to be overwritten.
     pub(super) fn prepare(&self, order: &Order) -> Result<(), Failure> {
         let seed = |pair| content::seed(order.number, pair);
@@ -173,13 +185,18 @@ impl Mine<'_> {
         let missing = |what| Failure::new(format!("pair {number} has no {what}"));
         let link = *gpu.links.get(&number).ok_or_else(|| missing("link"))?;
         let whole = self.items.get(&pair.to).ok_or_else(|| missing("memory to reach"))?;
-        let far = whole.narrow(whole.address() + pair.to_offset as u64, pair.bytes as u64);
+        let narrow = |place: usize| {
+            let offset = pair.to_offset + place * pair.stride();
+            let far = whole.narrow(whole.address() + offset as u64, pair.bytes as u64);
+            let offset = (pair.from_offset + place * pair.stride()) as u64;
+            far.map(|far| (Part { mr: memory.mr, offset, len: pair.bytes as u64 }, far))
+        };
+        let places: Result<Vec<_>, _> = (0..pair.places).map(narrow).collect();
         let done = PairDone { pair: number, messages: 0, failed: 0, reason: None, nanoseconds: 0 };
         Ok(Mover {
             gpu,
             link,
-            part: Part { mr: memory.mr, offset: pair.from_offset as u64, len: pair.bytes as u64 },
-            far: far.map_err(|error| Failure::peer(error.to_string()))?,
+            places: places.map_err(|error| Failure::peer(error.to_string()))?,
             rails: self.layout.rails(pair).iter().map(|rail| format!("{}-{}", rail.from, rail.to)).collect(),
             under_way: VecDeque::new(),
             started: 0,
@@ -234,8 +251,8 @@ impl Pair {
 struct Mover<'a> {
     gpu: &'a Gpu,
     link: LinkId,
-    part: Part,
-    far: Item,
+    /// Where messages lie here, and at the peer. They rotate over all of them, so that no cache holds them.
+    places: Vec<(Part, Item)>,
     /// NICs of each rail, for people.
     rails: Vec<String>,
     under_way: VecDeque<OpId>,
@@ -273,13 +290,14 @@ impl Mover<'_> {
         }
         let most = if order.verified { 1 } else { IN_FLIGHT };
         while self.started < order.messages && (self.under_way.len() as u64) < most {
-            let far = [self.far];
+            let (near, far) = self.places[(self.started % self.places.len() as u64) as usize];
+            let far = [far];
             let request = match order.way {
                 Way::Write => Request::Write { into: &far, counter: None },
                 Way::Read => Request::Read { from: &far },
             };
             moved = true;
-            if let Ok(id) = self.gpu.endpoint.start(self.link, &[self.part], request) {
+            if let Ok(id) = self.gpu.endpoint.start(self.link, &[near], request) {
                 self.under_way.push_back(id);
                 self.started += 1;
             } else {

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::Shape;
 use crate::failure::Failure;
 
+/// Bytes of a host that messages rotate over at least, so that few GPUs are no better served by caches than many.
+const WORKING_SET: usize = 512 << 20;
+/// More places only take time to list.
+const MOST_PLACES: usize = 64;
+
 /// What a process says of itself to the others.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Present {
@@ -89,9 +94,18 @@ pub(super) struct Pair {
     pub(super) to: usize,
     /// Of a message.
     pub(super) bytes: usize,
+    /// Messages that its part of the memory has room for, one behind the other; they take turns.
+    pub(super) places: usize,
     /// Where its part of the memory begins at each.
     pub(super) from_offset: usize,
     pub(super) to_offset: usize,
+}
+
+impl Pair {
+    /// Bytes from one place to the next: a multiple of eight, from which patterns are checked fastest.
+    pub(super) const fn stride(&self) -> usize {
+        self.bytes.next_multiple_of(8)
+    }
 }
 
 /// A rail of a pair's link: the NIC at each end, its channels, and what part of the bytes it should carry.
@@ -132,10 +146,13 @@ impl Layout {
         let mut pairs = pairs(first.asked.shape, &gpus)?;
         for (at, pair) in pairs.iter_mut().enumerate() {
             pair.bytes = first.asked.sizes[at % first.asked.sizes.len()];
+        }
+        let once: usize = pairs.iter().map(Pair::stride).sum();
+        for pair in &mut pairs {
+            pair.places = (WORKING_SET / once.max(1)).clamp(1, MOST_PLACES);
             (pair.from_offset, pair.to_offset) = (gpus[pair.from].memory, gpus[pair.to].memory);
-            // A multiple of eight, from which patterns are checked fastest.
-            gpus[pair.from].memory += pair.bytes.next_multiple_of(8);
-            gpus[pair.to].memory += pair.bytes.next_multiple_of(8);
+            gpus[pair.from].memory += pair.places * pair.stride();
+            gpus[pair.to].memory += pair.places * pair.stride();
         }
         Ok(Self { hosts, gpus, pairs })
     }
@@ -188,7 +205,7 @@ fn pairs(shape: Shape, gpus: &[Placed]) -> Result<Vec<Pair>, Failure> {
     for (from, one) in gpus.iter().enumerate() {
         for (to, other) in gpus.iter().enumerate().filter(|(_, other)| other.host > one.host) {
             if shape == Shape::PerGpu || one.of.gpu == other.of.gpu {
-                pairs.push(Pair { from, to, bytes: 0, from_offset: 0, to_offset: 0 });
+                pairs.push(Pair { from, to, bytes: 0, places: 1, from_offset: 0, to_offset: 0 });
             }
         }
     }
@@ -289,8 +306,9 @@ mod tests {
         assert_eq!(layout.pairs.len(), 2 * 2 + 2 + 2);
         for (at, placed) in layout.gpus.iter().enumerate() {
             let places = layout.pairs.iter().flat_map(|pair| {
-                let one = (pair.from == at).then_some((pair.from_offset, pair.bytes));
-                let other = (pair.to == at).then_some((pair.to_offset, pair.bytes));
+                let bytes = (pair.places - 1) * pair.stride() + pair.bytes;
+                let one = (pair.from == at).then_some((pair.from_offset, bytes));
+                let other = (pair.to == at).then_some((pair.to_offset, bytes));
                 [one, other].into_iter().flatten()
             });
             let mut places: Vec<(usize, usize)> = places.collect();

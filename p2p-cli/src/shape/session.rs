@@ -222,6 +222,9 @@ impl Session {
         layout: &Layout,
         items: &BTreeMap<usize, Item>,
     ) -> Result<Vec<Pass>, Failure> {
+        self.voice.moving("touching all memory".to_owned())?;
+        let touched = Mine { gpus: &self.gpus, layout, rank: world.rank(), items }.touch();
+        world.gather("touching memory", touched, self.patience + SILENCE)?;
         let mut passes = Vec::new();
         for way in [Way::Write, Way::Read] {
             self.voice.moving(format!("{} of all {} pairs, verified", way.name(), layout.pairs.len()))?;

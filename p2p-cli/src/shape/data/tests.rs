@@ -9,6 +9,7 @@ use super::super::Shape;
 use super::super::gpus::Gpus;
 use super::super::layout::{Asked, Layout, Node, Present};
 use super::super::nics::Nics;
+use super::content::{self, Place};
 use super::{Mine, Order, Way};
 use crate::bench;
 
@@ -89,6 +90,36 @@ fn what_was_not_moved_or_was_changed_is_found_in_every_pair() {
             mine.check(&order, |one| one == number).expect_err("one byte differs");
             mine.check(&order, |one| one != number).expect("the others are as they should be");
             region.copy_in(last, &byte).expect("inside");
+        }
+    }
+}
+
+#[test]
+fn messages_rotate_over_all_their_places() {
+    let (gpus, layout, items) = whole();
+    let mine = Mine { gpus: &gpus, layout: &layout, rank: 0, items: &items };
+    mine.touch().expect("memory");
+    let region = |at: usize| {
+        let gpu = gpus.get(layout.gpus[at].of.gpu).expect("it listens");
+        &gpu.memory.as_ref().expect("registered").region
+    };
+    let places = layout.pairs[0].places;
+    assert!(places > 2);
+    for pair in &layout.pairs {
+        assert_eq!(pair.places, places);
+        let all = Place { offset: pair.to_offset, bytes: places * pair.stride() };
+        content::fill(region(pair.to), all, 7).expect("inside");
+    }
+    // One turn but for the last place.
+    let order = Order { way: Way::Write, verified: false, messages: places as u64 - 1, number: 1 };
+    mine.run(&order).expect("it moves");
+    for pair in &layout.pairs {
+        for place in 0..places {
+            let (mut from, mut to) = (vec![0; pair.bytes], vec![0; pair.bytes]);
+            let offset = place * pair.stride();
+            region(pair.from).copy_out(pair.from_offset + offset, &mut from).expect("inside");
+            region(pair.to).copy_out(pair.to_offset + offset, &mut to).expect("inside");
+            assert_eq!(from == to, place + 1 < places, "place {place}");
         }
     }
 }
