@@ -37,7 +37,8 @@ impl Model {
             speeds: vec![(0.0, 25.0)],
             latency: 10_000.0,
             max_sends: 16,
-            max_message: 4 << 20,
+            // As the soft plugin has it: how long messages are is the striper's to choose.
+            max_message: 16 << 20,
             channels: 1,
             buffer: 0.0,
             line: f64::INFINITY,
