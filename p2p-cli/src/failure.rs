@@ -64,9 +64,10 @@ impl<T> Doing<T> for io::Result<T> {
                 io::ErrorKind::WouldBlock,
             ];
             if gone.contains(&error.kind()) {
-                Failure::peer(format!(
-                    "the other process ended or is silent while {doing} ({error}); see what it said"
-                ))
+                // What a read with a time limit says when it is over tells nobody anything.
+                let is_silent = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+                let how = if is_silent { "has said nothing for too long" } else { "ended" };
+                Failure::peer(format!("the other process {how} while {doing} ({error}); see what it said"))
             } else {
                 Failure::new(format!("{doing}: {error}"))
             }

@@ -11,7 +11,7 @@ mod output;
 mod report;
 mod shape;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -92,7 +92,11 @@ fn show_log(repeats: bool) {
         .with_target(tcpx_core::LOG_TARGET, plugin)
         .with_target(CHOICE, choice);
     tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal()),
+        )
         .with(filter)
         .init();
 }

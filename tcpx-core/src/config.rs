@@ -231,7 +231,7 @@ settings! {
     accept_retry: bool = "0", "UCCL_TCPX_ACCEPT_RETRY",
         "1: poll accept again after answer 2, which means not ready to the plugin shipped on A3-high and frees memory in the published one";
     chunk_bytes: ChunkBytes = "524288", "UCCL_TCPX_CHUNK_BYTES",
-        "bytes of one message; longer transfers are cut into such messages";
+        "longest message with Google's plugin, in bytes; longer transfers are cut into such messages; the soft plugin's are up to 16 MiB, as transfers choose";
     max_send_inflight: WindowSize = "12", "UCCL_TCPX_MAX_SEND_INFLIGHT",
         "sends in flight per comm";
     max_recv_inflight: WindowSize = "16", "UCCL_TCPX_MAX_RECV_INFLIGHT",

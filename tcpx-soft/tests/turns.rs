@@ -9,8 +9,8 @@ use support::{Net, Pointer, pattern};
 const ONE_LANE: &[(&str, &str)] = &[("TCPX_SOFT_LANES", "1")];
 /// More than a connection of this machine takes in while nobody receives.
 const LONG: usize = 64 << 20;
-/// A few turns.
-const MEDIUM: usize = 6 << 20;
+/// One chunk that is longer than a turn.
+const MEDIUM: usize = 12 << 20;
 
 /// A message on its way, on comms of its own.
 struct Message {
@@ -83,7 +83,7 @@ fn who_begins_to_be_stuck_keeps_nobody_waiting() {
     in_child("who_begins_to_be_stuck_keeps_nobody_waiting", ONE_LANE, || {
         let net = start();
         let mut random = drive::Random::seeded();
-        for seed in 0..60 {
+        for seed in 0..40 {
             let comms = pair(net);
             let from = Memory::zeroed(net, comms.0, LONG);
             let mut beside = Message::new(net, seed, MEDIUM);
@@ -106,7 +106,7 @@ fn whoever_ends_in_the_middle_of_a_turn_passes_it_on() {
     in_child("whoever_ends_in_the_middle_of_a_turn_passes_it_on", ONE_LANE, || {
         let net = start();
         let mut random = drive::Random::seeded();
-        for _ in 0..20 {
+        for _ in 0..12 {
             let mut messages: Vec<_> = (0..6).map(|seed| Message::new(net, seed, MEDIUM)).collect();
             messages.iter_mut().for_each(|message| message.start(net));
             for closes_receiver in [false, true] {

@@ -38,6 +38,8 @@ const FUZZED: [&str; 7] = [
     "proto_peer",
     "endpoint_door",
 ];
+/// Processes killed in each of five phases.
+const KILLS: &str = "40";
 /// Time for each of them.
 const FUZZ_SECONDS: u64 = 60;
 
@@ -56,6 +58,8 @@ pub(crate) enum Part {
     Instructions,
     /// Fuzz targets of the decoders and of what listens
     Fuzz,
+    /// 200 processes killed in every phase of a link
+    Kills,
     /// Bugs put into a copy of the workspace: each has to be found
     Planted,
 }
@@ -84,6 +88,7 @@ pub(crate) fn run(
                 }
                 Part::Instructions => instructions::step(steps, workspace, record)?,
                 Part::Fuzz => fuzz(steps, workspace)?,
+                Part::Kills => kills(steps, workspace)?,
                 Part::Planted => planted::run(steps, workspace, bug)?,
             }
         }
@@ -119,6 +124,12 @@ fn loom(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
     test.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target.join("loom"));
     let mend = "read loom's last interleaving; LOOM_LOG=trace shows each step of it";
     steps.command("loom", &mut test, mend)
+}
+
+fn kills(steps: &mut Steps, workspace: &Workspace) -> Result<(), Failure> {
+    let mut test = workspace.cargo(&["test", "--locked", "--package", "p2p-endpoint", "--test", "processes"]);
+    test.env("P2P_KILLS", KILLS).env(suite::SKIPS, workspace.target.join("skipped-tests.txt"));
+    steps.command("kills", &mut test, "the test names the phase and the moment of the kill")
 }
 
 /// The fuzzer is a compiler feature that stable Rust hides behind `RUSTC_BOOTSTRAP`. What it finds stays in
