@@ -23,6 +23,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Either asks for the net plugin's own lines; the library chooses which.
 const PLUGIN_LINES: &str = "NCCL_DEBUG";
 const DEBUG: &str = "UCCL_TCPX_DEBUG";
+/// What to show instead, by target and level.
+const LOG: &str = "RUST_LOG";
 /// What the choice of a plugin says.
 const CHOICE: &str = "p2p_transport_tcpx::select";
 
@@ -81,16 +83,23 @@ fn ended(command: &str, failure: &Failure, is_child: bool) -> ExitCode {
 
 /// Warnings of this program go to standard error; lines of the net plugin only where they were asked for,
 /// since an error says in one line what they lead to. Of two ends started together, the client alone says that
-/// another plugin than the usual one was chosen.
+/// another plugin than the usual one was chosen. `UCCL_TCPX_DEBUG=1` shows what the library does, and `RUST_LOG`
+/// whatever it names.
 fn show_log(repeats: bool) {
-    let asked =
-        std::env::var_os(PLUGIN_LINES).is_some() || std::env::var_os(DEBUG).is_some_and(|value| value == "1");
+    let debug = std::env::var_os(DEBUG).is_some_and(|value| value == "1");
+    let asked = debug || std::env::var_os(PLUGIN_LINES).is_some();
     let plugin = if asked { LevelFilter::TRACE } else { LevelFilter::OFF };
     let choice = if repeats { LevelFilter::OFF } else { LevelFilter::WARN };
-    let filter = Targets::new()
-        .with_default(LevelFilter::WARN)
+    let usual = Targets::new()
+        .with_default(if debug { LevelFilter::DEBUG } else { LevelFilter::WARN })
         .with_target(tcpx_core::LOG_TARGET, plugin)
         .with_target(CHOICE, choice);
+    let wanted = std::env::var(LOG).ok().filter(|text| !text.is_empty());
+    let (filter, wrong) = match wanted.map(|text| text.parse::<Targets>().map_err(|error| (text, error))) {
+        Some(Ok(wanted)) => (wanted, None),
+        Some(Err(wrong)) => (usual, Some(wrong)),
+        None => (usual, None),
+    };
     tracing_subscriber::registry()
         .with(
             tracing_subscriber::fmt::layer()
@@ -99,4 +108,9 @@ fn show_log(repeats: bool) {
         )
         .with(filter)
         .init();
+    if let Some((text, error)) = wrong {
+        tracing::warn!(
+            "{LOG}={text:?} is not used: {error}; write it as info, or as p2p_endpoint=debug,warn"
+        );
+    }
 }

@@ -51,6 +51,27 @@ fn a_short_run_verifies_and_ends_with_the_ratio() {
 }
 
 #[test]
+fn the_log_is_chosen_by_variables_and_has_no_colours_in_a_pipe() {
+    let errors = |name: &str, value: &str| {
+        let shape = ["--shape", "orchestrator", "--gpus", "0", "--channels", "1"];
+        let arguments = [&shape[..], &["--seconds", "1", "--sizes", "64K"]].concat();
+        let output = finish(p2p(free_port(), &arguments).env(name, value).spawn().unwrap());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !errors.contains('\x1b'), "{errors}");
+        errors
+    };
+    let up = "link is up";
+    assert!(!errors("RUST_LOG", "").contains(up), "nobody asked");
+    let chosen = errors("RUST_LOG", "p2p_endpoint=info");
+    assert!(chosen.matches(up).count() >= 2, "both ends say it: {chosen}");
+    assert!(!chosen.contains("net_plugin"), "nothing else was chosen: {chosen}");
+    let all = errors("UCCL_TCPX_DEBUG", "1");
+    assert!(all.contains(up) && all.contains("net_plugin"), "{all}");
+    let wrong = errors("RUST_LOG", "p2p=loud");
+    assert!(wrong.contains("RUST_LOG=\"p2p=loud\" is not used"), "{wrong}");
+}
+
+#[test]
 fn messages_take_turns_over_several_nics() {
     let arguments = ["--seconds", "1", "--sizes", "4K,1000003", "--channels", "1,2", "--nics", "2"];
     let mut command = p2p(free_port(), &arguments);

@@ -14,6 +14,7 @@ pub(crate) mod requests;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traced;
 pub(crate) mod waiter;
 
 use core::ffi::{c_int, c_void};
@@ -27,6 +28,8 @@ use tcpx_sys::device::DeviceHandle;
 use tcpx_sys::extension::Slice;
 
 pub(crate) use table::{TableCalls, max_message_of, name_of as table_name};
+pub use traced::CALLS_TARGET;
+pub(crate) use traced::traced_if_asked;
 
 /// An object of a plugin that only the plugin can look into: a comm, a request, a registration.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

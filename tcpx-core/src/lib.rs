@@ -63,6 +63,7 @@ pub mod unpack;
 pub mod verdict;
 pub mod window;
 
+pub use api::CALLS_TARGET;
 pub use api::Side;
 pub use api::comm::leaked_objects;
 pub use api::delivery::{CpuUnpack, Job, Piece, Ticket, Unpack, UnpackError};

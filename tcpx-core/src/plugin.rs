@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tcpx_sys::{Code, Version};
 
 use crate::api::comm::Place;
-use crate::api::{Calls, TableCalls, listening::Listener, max_message_of, process, table_name};
+use crate::api::{
+    Calls, TableCalls, listening::Listener, max_message_of, process, table_name, traced_if_asked,
+};
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::{Call, Error, Misuse};
@@ -267,7 +269,7 @@ impl Loaded {
             version,
             entry: missing.0,
         })?;
-        let calls: Arc<dyn Calls> = Arc::new(calls);
+        let calls = traced_if_asked(Arc::new(calls));
         log::install(config);
         let (code, said) = log::keeping_warning(|| calls.init());
         if !code.is_success() {
