@@ -182,11 +182,13 @@ fn a_killed_peer_is_noticed_in_time_whenever_it_dies() {
             let died = Instant::now();
             for (link, id) in begun {
                 let ended = survivor.wait(id, 2 * BOUND);
-                assert!(matches!(ended, Status::Ended(_)), "round {round}, {phase}: {ended:?}");
+                assert!(is_done_or_lost(ended), "round {round}, {phase}: {ended:?}");
                 while survivor.is_up(link) {
                     assert!(died.elapsed() < 2 * BOUND, "round {round}, {phase}: the link is still up");
                     survivor.turn(Duration::from_millis(1));
                 }
+                let why = survivor.why(link).map(|why| why.text().to_owned());
+                assert!(why.is_some_and(|why| !why.is_empty()), "round {round}, {phase}: nobody knows why");
             }
         }
         if phase == "handshake" {
@@ -212,6 +214,11 @@ fn a_killed_peer_is_noticed_in_time_whenever_it_dies() {
     assert_eq!(outcomes[..2], [Status::Ended(Outcome::Done { bytes: LENGTH as u64 }); 2]);
 }
 
+/// Whether a transfer of a peer that dies ended as one may.
+fn is_done_or_lost(ended: Status) -> bool {
+    matches!(ended, Status::Ended(Outcome::Done { .. } | Outcome::LinkLost | Outcome::RailLost(_)))
+}
+
 /// A stopped process lives for the kernel: only its silence shows.
 #[test]
 fn a_stopped_peer_is_noticed_by_its_silence() {
@@ -224,13 +231,24 @@ fn a_stopped_peer_is_noticed_by_its_silence() {
         std::thread::sleep(Duration::from_millis(50));
     });
     let stopped = Instant::now();
+    assert_eq!(begun.len(), 3, "a write, a read and a receive were under way");
+    // Others come and go meanwhile.
+    let mut other = Peer::new(survivor.door().expect("it listens"));
+    let others = served(&survivor, part, item, || other.until("close"));
+    for (_, id) in &others[..2] {
+        assert_eq!(survivor.wait(*id, PATIENCE), Status::Ended(Outcome::Done { bytes: LENGTH as u64 }));
+    }
+    let mut lost = 0;
     for (link, id) in begun {
-        assert!(matches!(survivor.wait(id, 2 * BOUND), Status::Ended(_)));
+        let ended = survivor.wait(id, (2 * BOUND).saturating_sub(stopped.elapsed()));
+        assert!(is_done_or_lost(ended), "{ended:?} after {:?}", stopped.elapsed());
+        lost += u32::from(ended == Status::Ended(Outcome::LinkLost));
         while survivor.is_up(link) {
-            assert!(stopped.elapsed() < 2 * BOUND + BOUND, "the link is still up");
+            assert!(stopped.elapsed() < 2 * BOUND, "the link is still up");
             survivor.turn(Duration::from_millis(1));
         }
-        let why = survivor.why(link).map(|why| why.text().to_owned());
-        println!("{why:?}");
+        let why = survivor.why(link).map(|why| why.text().to_owned()).unwrap_or_default();
+        assert!(why.contains("said nothing for 2."), "{why:?}");
     }
+    assert!(lost > 0, "what it had not answered is lost with it");
 }
