@@ -44,6 +44,7 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
         page.map_or(Ok(()), |page| page.write_text(swept.page().to_html().as_bytes()))?;
         return output::print(&swept.to_string());
     };
+    live.phase("opening endpoints and connections");
     let mut session = Session::open(options, net, peer, congestion)?;
     if options.is_trial() {
         let tried = trial::measure(&mut session)?;
@@ -66,9 +67,22 @@ pub(super) fn run(options: &Options, config: &Config, congestion: Option<String>
         }
         None => "charts: --report FILE writes one HTML file with all of this".to_owned(),
     };
-    output::print(&format!("{report}{charts}\n{}\n", report.ratio_line()))?;
+    let late = longer_than_asked(options.seconds, began.elapsed());
+    output::print(&format!("{report}{late}{charts}\n{}\n", report.ratio_line()))?;
     session.close();
     Ok(())
+}
+
+/// A line for a run that took much longer than it was asked to.
+fn longer_than_asked(seconds: u64, took: Duration) -> String {
+    let took = took.as_secs();
+    if took <= 2 * seconds + 2 {
+        return String::new();
+    }
+    format!(
+        "took {took} s, not {seconds}: every byte is verified, and everything measured once, however long that takes; fewer \
+         --sizes and --channels take less\n"
+    )
 }
 
 fn measure(session: &mut Session, options: &Options, began: Instant, live: &Live) -> Result<Report, Failure> {
@@ -93,4 +107,17 @@ fn measure(session: &mut Session, options: &Options, began: Instant, live: &Live
     report.server_nics = session.server_nics()?;
     report.conclude();
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::longer_than_asked;
+    use std::time::Duration;
+
+    #[test]
+    fn a_run_that_takes_much_longer_than_asked_says_so() {
+        assert_eq!(longer_than_asked(60, Duration::from_secs(118)), "", "what restless machines take");
+        let text = longer_than_asked(3, Duration::from_secs(56));
+        assert!(text.starts_with("took 56 s, not 3: ") && text.contains("--sizes"), "{text}");
+    }
 }

@@ -62,7 +62,8 @@ pub(crate) struct Options {
     #[arg(default_value_if("backend", "mock", "256,4K,64K,1M,16M,64M"))]
     #[arg(default_value_if("shape", clap::builder::ArgPredicate::IsPresent, "8M"))]
     pub(crate) sizes: Vec<usize>,
-    /// About how long to run; a simulation ends earlier if everything is measured
+    /// About how long to run; everything is verified and measured once however long that takes, about a minute with all
+    /// sizes, and a simulation ends earlier if everything is measured
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     #[arg(default_value_if("shape", clap::builder::ArgPredicate::IsPresent, "10"))]
     pub(crate) seconds: u64,
