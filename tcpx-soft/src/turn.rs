@@ -16,6 +16,8 @@ pub(crate) const TURN: usize = 8 << 20;
 pub(crate) const SHORT: usize = 256 << 10;
 /// How long others wait for a socket that can send nothing.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// How long they wait for one that can send a little now and then.
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// The turns of a lane's sockets, which are told apart by their keys.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ struct Holder {
     left: usize,
     /// Since when it can send nothing.
     blocked: Option<Instant>,
+    /// When it could send nothing for the first time in this turn.
+    first_blocked: Option<Instant>,
 }
 
 impl Turns {
@@ -62,6 +66,7 @@ impl Turns {
     pub(crate) fn blocked(&mut self, key: usize, now: Instant) {
         if let Some(holder) = self.holder.as_mut().filter(|holder| holder.key == key) {
             holder.blocked = Some(now);
+            holder.first_blocked.get_or_insert(now);
         }
     }
 
@@ -80,8 +85,9 @@ impl Turns {
 
     /// When those who wait have waited long enough for one that can send nothing.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let blocked = self.holder.as_ref()?.blocked?;
-        (!self.waiting.is_empty()).then(|| blocked + PATIENCE)
+        let Holder { blocked, first_blocked, .. } = self.holder.as_ref()?;
+        let deadline = ((*blocked)? + PATIENCE).min((*first_blocked)? + LONGEST);
+        (!self.waiting.is_empty()).then_some(deadline)
     }
 
     /// Who has kept the others waiting for too long.
@@ -91,7 +97,7 @@ impl Turns {
     }
 
     fn give(&mut self, key: usize) {
-        self.holder = Some(Holder { key, left: TURN, blocked: None });
+        self.holder = Some(Holder { key, left: TURN, blocked: None, first_blocked: None });
     }
 }
 
@@ -135,10 +141,31 @@ mod tests {
         assert!(!turns.take(2));
         turns.blocked(2, long_ago);
         assert_eq!((turns.deadline(), turns.overdue()), (Some(long_ago + PATIENCE), Some(1)));
-        turns.blocked(1, Instant::now() + Duration::from_secs(60));
-        assert_eq!(turns.overdue(), None);
-        turns.blocked(1, long_ago);
         assert_eq!(turns.sent(1, 1), None);
         assert_eq!(turns.deadline(), None, "it sends again");
+        let mut turns = Turns::default();
+        assert!(turns.take(1) && !turns.take(2));
+        turns.blocked(1, Instant::now() + Duration::from_secs(60));
+        assert_eq!(turns.overdue(), None, "its time is not over");
+    }
+
+    #[test]
+    fn who_sends_a_little_now_and_then_is_not_waited_for_either() {
+        let mut turns = Turns::default();
+        assert!(turns.take(1) && !turns.take(2));
+        let (now, mut late) = (Instant::now(), false);
+        for milliseconds in 0..20 {
+            let blocked = now + Duration::from_millis(milliseconds);
+            turns.blocked(1, blocked);
+            let deadline = turns.deadline().expect("others wait");
+            assert_eq!(deadline, (blocked + PATIENCE).min(now + LONGEST));
+            late |= deadline < blocked;
+            assert_eq!(turns.sent(1, 100), None);
+        }
+        assert!(late);
+        assert_eq!(turns.end(1), Some(2));
+        turns.blocked(2, now + LONGEST);
+        assert!(!turns.take(1));
+        assert_eq!(turns.deadline(), Some(now + LONGEST + PATIENCE), "another turn, another time");
     }
 }
